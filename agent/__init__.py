@@ -1,0 +1,1 @@
+"""The agent: goals are interpreted, trials proposed, studies driven and reported."""

@@ -1,0 +1,1 @@
+"""Evaluation: suites, item-level results, statistics, verdicts and the seal."""

@@ -1,0 +1,1 @@
+"""Architecture, presets, checkpoints and the embedded planner's server."""

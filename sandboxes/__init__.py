@@ -1,0 +1,1 @@
+"""Isolation for code that an agent wrote."""

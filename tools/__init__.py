@@ -1,0 +1,1 @@
+"""Typed tools: what a plan may call."""

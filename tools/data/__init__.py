@@ -1,0 +1,1 @@
+"""Data pipelines: sources are found, inspected and built into published splits."""

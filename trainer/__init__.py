@@ -1,0 +1,1 @@
+"""Training runs: a RunSpec becomes one job, and a job one RunResult."""

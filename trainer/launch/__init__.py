@@ -1,0 +1,1 @@
+"""Launchers: a LaunchSpec becomes processes."""

@@ -1,0 +1,126 @@
+"""The run's nouns: what is trained (RunSpec), how it is started (LaunchSpec), how it ended (RunResult)."""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from nightsmith.evals.types import EvaluateSpec, Evaluation, SuiteSpec
+from nightsmith.model.presets import Architecture
+from nightsmith.record.digest import Contract
+
+
+class PretrainSpec(Contract):
+    """From-scratch pre-training of a Small 4 style model on one published training file."""
+
+    kind: Literal["pretrain"] = "pretrain"
+    """Discriminator of the job union."""
+    architecture: Architecture
+    """Shape of the model; `seq_len` and `batch_size` in it rule the training window and step."""
+    data: str
+    """Absolute path of a parquet file with columns `row_id` and `text`."""
+    data_digest: str
+    """SHA-256 of that file."""
+    num_steps: int = Field(gt=0)
+    """Optimizer steps."""
+    learning_rate: float = Field(default=1e-3, gt=0, le=1)
+    """Peak learning rate of AdamW."""
+    schedule: Literal["constant", "cosine", "wsd"] = "cosine"
+    """Learning-rate schedule after warm-up; `wsd` decays over the last fifth."""
+    warmup_share: float = Field(default=0.05, ge=0, le=0.5)
+    """Share of the steps with linear warm-up."""
+    weight_decay: float = Field(default=0.1, ge=0, le=1)
+    """AdamW weight decay (matrices only)."""
+    beta2: float = Field(default=0.95, gt=0, lt=1)
+    """AdamW second-moment decay."""
+    grad_clip: float = Field(default=1.0, gt=0)
+    """Gradient norm above which gradients are scaled down."""
+    router_aux_loss_coef: float = Field(default=0.0, ge=0, le=1)
+    """Weight of the per-layer load-balancing loss."""
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    """Seeds initial weights and data order."""
+    checkpoint_every_s: float = Field(default=30.0, gt=0)
+    """Seconds between checkpoints that a run can be resumed from."""
+    dev_suite: SuiteSpec | None = None
+    """Evaluated by the same process after the final checkpoint is on disk; null: not evaluated."""
+
+
+RunSpec = Annotated[PretrainSpec | EvaluateSpec, Field(discriminator="kind")]
+"""What one job does. Evaluations are jobs too: they draw on the same budget, leases and approvals."""
+
+
+class LaunchSpec(Contract):
+    """One start of processes, whatever the launcher."""
+
+    argv: tuple[str, ...] = Field(min_length=1)
+    """Command line."""
+    env: dict[str, str] = {}
+    """Variables set on top of the offline, no-telemetry environment."""
+    nodes: int = Field(default=1, gt=0)
+    """Machines."""
+    processes: int = Field(default=1, gt=0)
+    """Processes per machine; more than one goes through torchrun."""
+    devices: tuple[str, ...] = ()
+    """Leased devices, `cpu:0` (one thread) or `cuda:0`."""
+    time_limit_s: float = Field(gt=0)
+    """Seconds after which the job ends itself, agent or no agent."""
+    workdir: str
+    """Folder the processes start in: the run folder."""
+
+
+class RunStatus(StrEnum):
+    """How a job ended."""
+
+    FINISHED = "FINISHED"
+    """To its end, with its artefacts on disk."""
+    FAILED = "FAILED"
+    """By an error; `reason` names it."""
+    STOPPED = "STOPPED"
+    """On request."""
+    TIMED_OUT = "TIMED_OUT"
+    """At its time limit."""
+    OUT_OF_MEMORY = "OUT_OF_MEMORY"
+    """Memory was exhausted."""
+    DISK_FULL = "DISK_FULL"
+    """The disk was full; the last good checkpoint is intact."""
+    NOT_FINITE = "NOT_FINITE"
+    """The loss became NaN or infinite."""
+    KILLED = "KILLED"
+    """The process vanished without an exit record."""
+
+
+class RunResult(Contract):
+    """The digested truth about one job: `result.json` in its run folder. A failed run is a value, not an exception."""
+
+    key: str
+    """The job's key: 12 hex digits."""
+    spec_digest: str
+    """Digest of the RunSpec."""
+    status: RunStatus
+    """How it ended."""
+    reason: str = ""
+    """What went wrong and what mends it; empty when finished."""
+    metrics: dict[str, float] = {}
+    """Final figures, e.g. `train/loss`, `time/tokens_per_s`, `router/max_vio`."""
+    checkpoint: str | None = None
+    """Absolute path of the final checkpoint folder."""
+    checkpoint_digest: str | None = None
+    """Digest of the final checkpoint's weights."""
+    initial_digest: str | None = None
+    """Digest of the weights before the first step: equal to the final one means nothing was trained."""
+    evaluation: Evaluation | None = None
+    """Evaluation on the dev suite (training) or on the asked suite (evaluate)."""
+    num_steps: int = Field(default=0, ge=0)
+    """Optimizer steps done."""
+    num_tokens: int = Field(default=0, ge=0)
+    """Tokens trained on."""
+    wall_s: float = Field(default=0, ge=0)
+    """Seconds from process start to exit record."""
+    train_s: float = Field(default=0, ge=0)
+    """Seconds in training steps."""
+    evaluate_s: float = Field(default=0, ge=0)
+    """Seconds in evaluation."""
+    peak_memory_gib: float = Field(default=0, ge=0)
+    """Largest resident set of the process."""
+    devices: tuple[str, ...] = ()
+    """Devices it held."""
