@@ -105,7 +105,7 @@ class Output(Contract):
 
 
 class GoalSpec(Contract):
-    """A goal, as understood: frozen, digested, stored with the study. Every literal is the text's or a named default."""
+    """A goal as understood: frozen, digested, stored. Every literal is from the text or a named default."""
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
     """Version of this contract."""

@@ -1,7 +1,5 @@
 """Budgets: reserved before a start, reconciled after it, released where nothing was spent."""
 
-from typing import Literal
-
 from pydantic import Field
 
 from nightsmith.record.digest import Contract
@@ -61,4 +59,3 @@ class Amount(Contract):
     """Proposed trials."""
 
 
-AccountKind = Literal["study", "workspace"]
