@@ -1,10 +1,16 @@
 """The one typed event stream that console, `--json` and pages read."""
 
-from typing import Literal
+import json
+import sqlite3
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import AwareDatetime, Field, JsonValue
 
-from nightsmith.record.digest import Contract
+from nightsmith.record.clock import Clock, utc_now
+from nightsmith.record.digest import Contract, canonical_json
+
+if TYPE_CHECKING:
+    from nightsmith.record.workspace import Workspace
 
 EventKind = Literal[
     "study_started",
@@ -39,7 +45,7 @@ class Event(Contract):
     at: AwareDatetime
     """When, UTC."""
     study: str
-    """Study id."""
+    """Study id; empty: the whole workspace."""
     kind: EventKind
     """What kind of thing."""
     trial: int | None = None
@@ -48,3 +54,47 @@ class Event(Contract):
     """Job key."""
     data: dict[str, JsonValue] = {}
     """Particulars; figures in it come from result files."""
+
+
+def append(
+    ws: "Workspace",
+    study: str,
+    kind: EventKind,
+    *,
+    trial: int | None = None,
+    job: str | None = None,
+    data: dict[str, Any] | None = None,
+    now: Clock = utc_now,
+) -> Event:
+    """Append an event in a transaction of its own. `data` is plain JSON data."""
+    with ws.write() as db:
+        return insert(db, study, kind, trial=trial, job=job, data=data, now=now)
+
+
+def insert(
+    db: sqlite3.Connection,
+    study: str,
+    kind: EventKind,
+    *,
+    trial: int | None = None,
+    job: str | None = None,
+    data: dict[str, Any] | None = None,
+    now: Clock = utc_now,
+) -> Event:
+    """Append an event inside the caller's transaction: it is seen if, and only if, that is committed."""
+    event = Event(seq=0, at=now(), study=study, kind=kind, trial=trial, job=job, data=data or {})
+    cursor = db.execute(
+        "INSERT INTO events (at, study, kind, trial, job, data) VALUES (?, ?, ?, ?, ?, ?)",
+        (event.at.isoformat(), study, kind, trial, job, canonical_json(event.data)),
+    )
+    return event.model_copy(update={"seq": cursor.lastrowid})
+
+
+def read(ws: "Workspace", *, study: str | None = None, after: int = 0, limit: int | None = None) -> list[Event]:
+    """Events with `seq` above `after`, oldest first, of one study or of all; at most `limit`."""
+    with ws.read() as db:
+        rows = db.execute(
+            "SELECT * FROM events WHERE seq > ? AND (? IS NULL OR study = ?) ORDER BY seq LIMIT ?",
+            (after, study, study, -1 if limit is None else limit),
+        ).fetchall()
+    return [Event.model_validate({**row, "data": json.loads(row["data"])}) for row in rows]
