@@ -99,6 +99,39 @@ class Evaluation(Contract):
     """Seconds it took."""
 
 
+class Evidence(Contract):
+    """What the judge asks of a job before it compares anything. Every `found` digest is recomputed from disk."""
+
+    key: str
+    """The job's key."""
+    status: str
+    """How the job ended; only `FINISHED` is evidence."""
+    trained: bool = True
+    """Whether the job trains; evaluations alone have no initial digest and no training tokens."""
+    suite: SuiteSpec
+    """The suite of the study, with its data digest as it was when the study began."""
+    data_found: str | None = None
+    """SHA-256 of the suite's data file now; null: absent."""
+    evaluation: Evaluation | None = None
+    """The evaluation that the job recorded."""
+    items_found: str | None = None
+    """SHA-256 of the item scores now; null: absent."""
+    checkpoint_digest: str | None = None
+    """Digest of the weights that the job recorded."""
+    checkpoint_found: str | None = None
+    """Digest of the checkpoint's weights now; null: absent."""
+    initial_digest: str | None = None
+    """Digest of the weights before the first training step."""
+    num_tokens: int = Field(default=0, ge=0)
+    """Tokens trained on."""
+    train_s: float = Field(default=0, ge=0)
+    """Seconds in training steps."""
+    flops_per_token: float = Field(default=0, ge=0)
+    """Lower bound of the floating-point operations to train on one token; 0: not known, throughput is not judged."""
+    devices: tuple[str, ...] = ()
+    """Devices that the job held."""
+
+
 class Decision(StrEnum):
     """What the judge can say of a trial (DESIGN §5)."""
 

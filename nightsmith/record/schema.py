@@ -44,8 +44,11 @@ MIGRATIONS: tuple[str, ...] = (
         study TEXT NOT NULL, number INTEGER NOT NULL, plan TEXT NOT NULL, verdict TEXT, created_at TEXT NOT NULL,
         PRIMARY KEY (study, number));
 
-    CREATE TABLE looks (seal_digest, study, at);
-    CREATE TABLE confirmations (split_digest, study, at);
+    CREATE TABLE looks (
+        seal_digest TEXT NOT NULL, study TEXT NOT NULL, at TEXT NOT NULL, PRIMARY KEY (seal_digest, study));
+    CREATE TABLE confirmations (
+        split_digest TEXT NOT NULL, study TEXT NOT NULL, step TEXT NOT NULL, at TEXT NOT NULL,
+        PRIMARY KEY (split_digest, study, step));
     """,
 )
 

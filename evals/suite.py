@@ -1,0 +1,143 @@
+"""Suites as files: which rows are scored, and the item scores that an evaluation left behind. Torch-free."""
+
+from dataclasses import dataclass, fields
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nightsmith.evals.types import Evaluation, SuiteSpec
+from nightsmith.record.digest import file_digest
+from nightsmith.record.errors import Damaged
+
+Floats = NDArray[np.float64]
+COLUMNS = ("row_id", "nll_nats", "num_tokens", "num_bytes")
+
+
+class EvidenceMissing(Damaged):
+    """A file that an evaluation rests on is absent or unreadable: the judge says UNVERIFIED."""
+
+
+class EvidenceAltered(Damaged):
+    """A file that an evaluation rests on is not the one that was recorded: the judge says TAMPERED."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a suite as the model reads it."""
+
+    row_id: str
+    content: bytes
+    """At most `max_bytes` bytes of the text's UTF-8, cut without regard to characters (the model is byte-level)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Items:
+    """Scores of the items (documents) of a suite, one entry an item, held in the order of their row ids.
+
+    Raises ValueError on unequal lengths, a row id that occurs twice, and items without tokens or bytes.
+    """
+
+    row_id: NDArray[np.str_]
+    nll_nats: Floats
+    """Negative log-likelihood of the item's bytes, summed, in nats."""
+    num_tokens: Floats
+    num_bytes: Floats
+
+    def __post_init__(self) -> None:
+        row_id = np.asarray(self.row_id, dtype=np.str_)
+        order = np.argsort(row_id, kind="stable")
+        for column in fields(self)[1:]:
+            values = np.asarray(getattr(self, column.name), dtype=np.float64)
+            if values.shape != row_id.shape:
+                raise ValueError(
+                    f"{column.name} has {values.size} entries for {row_id.size} row ids; one each is needed."
+                )
+            object.__setattr__(self, column.name, values[order])
+        object.__setattr__(self, "row_id", row_id[order])
+        if len(np.unique(row_id)) != len(row_id):
+            raise ValueError("a row id occurs twice among the items; ids name one row each.")
+        if np.any(self.num_tokens <= 0) or np.any(self.num_bytes <= 0):
+            raise ValueError("an item without tokens or bytes cannot be scored; leave empty texts out.")
+
+    def __len__(self) -> int:
+        return len(self.row_id)
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """An evaluation together with its verified item scores: what the judge compares."""
+
+    evaluation: Evaluation
+    items: Items
+
+
+def select_rows(suite: SuiteSpec) -> list[Row]:
+    """The rows that a suite scores: the first `max_items` non-empty ones by row id, whatever the file's order.
+
+    Raises EvidenceMissing without the file and EvidenceAltered where its bytes are not those of the suite.
+    """
+    path = Path(suite.data)
+    _require(path, suite.data_digest, "evaluation data")
+    table = _read_table(path, ["row_id", "text"])
+    pairs = sorted((str(row), str(text)) for row, text in zip(table["row_id"], table["text"], strict=True) if text)
+    return [Row(row, text.encode()[: suite.max_bytes]) for row, text in pairs[: suite.max_items]]
+
+
+def write_items(path: Path, items: Items) -> str:
+    """Write item scores as parquet by atomic rename; returns the file's SHA-256."""
+    columns: dict[str, Any] = {
+        "row_id": items.row_id.tolist(),
+        "nll_nats": items.nll_nats,
+        "num_tokens": items.num_tokens.astype(np.int64),
+        "num_bytes": items.num_bytes.astype(np.int64),
+    }
+    partial = path.with_suffix(".partial")
+    _pyarrow("pyarrow.parquet").write_table(_pyarrow("pyarrow").table(columns), partial)
+    partial.replace(path)
+    return file_digest(path)
+
+
+def read_items(path: Path, digest: str | None = None) -> Items:
+    """Item scores of a run; with `digest`, only if the file's SHA-256 equals it.
+
+    Raises EvidenceMissing where the file is absent or not item scores, EvidenceAltered where the digest differs.
+    """
+    _require(path, digest, "item scores")
+    try:
+        table = _read_table(path, list(COLUMNS))
+        return Items(*(np.asarray(table[column]) for column in COLUMNS))
+    except ValueError as error:
+        raise EvidenceMissing(f"{path} does not hold item scores ({error}). Evaluate the checkpoint again.") from error
+
+
+def read_scored(run: Path, evaluation: Evaluation) -> Scored:
+    """An evaluation of a run folder with its items, digest and item count verified. Raises as `read_items`."""
+    items = read_items(run / evaluation.items, evaluation.items_digest)
+    if len(items) != evaluation.num_items:
+        raise EvidenceAltered(
+            f"{run / evaluation.items} holds {len(items)} items; {evaluation.num_items} were recorded."
+        )
+    return Scored(evaluation, items)
+
+
+def _require(path: Path, digest: str | None, what: str) -> None:
+    if not path.is_file():
+        raise EvidenceMissing(f"The {what} {path} is absent. Restore the file or run the evaluation again.")
+    if digest is not None and (found := file_digest(path)) != digest:
+        raise EvidenceAltered(
+            f"The {what} {path} has SHA-256 {found[:12]}, recorded was {digest[:12]}: it was changed."
+        )
+
+
+def _read_table(path: Path, columns: list[str]) -> dict[str, list[Any]]:
+    try:
+        return _pyarrow("pyarrow.parquet").read_table(path, columns=columns).to_pydict()
+    except (_pyarrow("pyarrow").ArrowException, KeyError) as error:
+        raise EvidenceMissing(f"{path} is not parquet with columns {', '.join(columns)}: {error}") from error
+
+
+def _pyarrow(module: str) -> Any:
+    return import_module(module)  # loaded when first needed (0.3 s); untyped, as pyarrow ships no stubs
