@@ -177,7 +177,8 @@ def reconcile(db: sqlite3.Connection, key: str, spent: Amount) -> None:
     if row is None:
         raise NightsmithError(f"Job {key} has no reservation to reconcile. Reserve before a start.")
     if row["reserved"] is not None:
-        total = _sum([Amount.model_validate_json(row["spent"]), spent])
+        before = Amount.model_validate_json(row["spent"])
+        total = _sum([before, spent]).model_copy(update={"trials": max(before.trials, spent.trials)})
         db.execute("UPDATE reservations SET reserved = NULL, spent = ? WHERE key = ?", (total.canonical(), key))
 
 
@@ -246,35 +247,36 @@ def _sum(amounts: list[Amount]) -> Amount:
 
 def _shortages(present: Balance, amount: Amount) -> list[str]:
     """One phrase for each limit that the amount does not fit into; a dimension that is not asked for is not checked."""
-    budget, left, currency = present.budget, present.left, present.budget.cost.currency if present.budget.cost else ""
-    dimensions: list[tuple[str, float, float | None, float | None]] = [
-        ("trials", amount.trials, left.trials, budget.max_trials),
-        ("GPU-hours", amount.gpu_hours, left.gpu_hours, budget.gpu_hours),
-        ("tokens", amount.tokens, left.tokens, budget.tokens),
-        (currency, amount.cost, left.cost, budget.cost.amount if budget.cost else None),
+    budget, used = present.budget, _sum([present.spent, present.reserved])
+    money, currency = (budget.cost.amount, budget.cost.currency) if budget.cost else (None, "")
+    dimensions: list[tuple[str, float, float, float | None]] = [
+        ("trials", amount.trials, used.trials, budget.max_trials),
+        ("GPU-hours", amount.gpu_hours, used.gpu_hours, budget.gpu_hours),
+        ("tokens", amount.tokens, used.tokens, budget.tokens),
+        (currency, amount.cost, used.cost, money),
     ]
     short = [
-        f"asked {asked:g} {unit}, left {rest:g} of {limit:g}"
-        for unit, asked, rest, limit in dimensions
-        if rest is not None and limit is not None and asked > 0 and asked > rest + _TOLERANCE * limit
+        f"asked {asked:g} {unit}, left {max(0.0, limit - gone):g} of {limit:g}"
+        for unit, asked, gone, limit in dimensions
+        if limit is not None and asked > 0 and _exceeds(gone + asked, limit)
     ]
     return short + _time_shortages(present, amount.wall_s)
 
 
 def _time_shortages(present: Balance, wall_s: float) -> list[str]:
     """Time always passes: with none left nothing starts, whatever it asks."""
-    left, limit = present.left, present.budget.wall_clock_s
+    left, limit, active_s = present.left, present.budget.wall_clock_s, present.active_s
     short: list[str] = []
-    if (
-        left.wall_s is not None
-        and limit is not None
-        and (left.wall_s == 0 or wall_s > left.wall_s + _TOLERANCE * limit)
-    ):
-        short.append(f"asked {wall_s:g} s of wall clock, left {left.wall_s:g} s of {limit:g} s")
+    if limit is not None and (active_s >= limit or _exceeds(active_s + wall_s, limit)):
+        short.append(f"asked {wall_s:g} s of wall clock, left {max(0.0, limit - active_s):g} s of {limit:g} s")
     if left.deadline_s is not None and (left.deadline_s == 0 or wall_s > left.deadline_s):
         at = f"{present.deadline_at:%Y-%m-%d %H:%M %Z}"
         short.append(f"asked {wall_s:g} s of wall clock, left {left.deadline_s:.0f} s until the deadline {at}")
     return short
+
+
+def _exceeds(total: float, limit: float) -> bool:
+    return total > limit * (1 + _TOLERANCE)
 
 
 def _deadline(budget: Budget, now: Clock) -> str | None:

@@ -18,8 +18,8 @@ from nightsmith.record.errors import Damaged
 NAME = "record.db"
 FULL_CHECK_BYTES = 16 * 2**20
 """Above this size only the header, the schema and the page count are checked: quick_check reads every page."""
-_OWN = frozenset({"locks", ".gitignore", f"{NAME}.new", f"{NAME}.good.new"})
-"""What may lie in a workspace whose creation was interrupted."""
+_UNFINISHED = (f"{NAME}.new", f"{NAME}.good.new")
+"""Files that get their final name once they are complete; SQLite puts its journals beside them."""
 
 
 def _synced_replace(source: Path, target: Path) -> None:
@@ -57,11 +57,37 @@ def flaw(path: Path) -> str | None:
 
 def create(root: Path) -> None:
     """Make a new record, complete before it gets its name."""
+    (root / ".gitignore").write_text("*\n")
     fresh = root / f"{NAME}.new"
-    fresh.unlink(missing_ok=True)
+    _discard(fresh)
     with closing(sqlite3.connect(fresh, isolation_level=None)) as db:
         schema.migrate(db)
     _synced_replace(fresh, root / NAME)
+
+
+def _discard(unfinished: Path) -> None:
+    """Remove what an interrupted process left: an old journal would be rolled back into a new file of its name."""
+    for suffix in ("-journal", "-wal", "-shm", ""):
+        unfinished.with_name(unfinished.name + suffix).unlink(missing_ok=True)
+
+
+def refuse_foreign(root: Path) -> None:
+    """Refuse a folder with files but without a record: it is somebody's folder, or a workspace that lost its record.
+
+    Raises:
+        Damaged: nothing in the folder was changed.
+    """
+    names = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
+    foreign = [name for name in names if name not in ("locks", ".gitignore") and not name.startswith(_UNFINISHED)]
+    # Asked after the listing: another process may just have made the workspace and its first folders.
+    if not foreign or (root / NAME).exists() or (root / f"{NAME}.good").exists():
+        return
+    inner = root / ".nightsmith"
+    hint = f"Did you mean {inner}?" if inner.is_dir() else "Put the record back, or give a new folder with --workspace."
+    raise Damaged(
+        f"{root} has files ({', '.join(foreign[:5])}) but no {NAME}: it is not a workspace, or its record was lost. "
+        f"Nothing was changed. {hint}"
+    )
 
 
 def ensure(root: Path, at: datetime) -> str | None:
@@ -79,12 +105,7 @@ def ensure(root: Path, at: datetime) -> str | None:
         return None if reason is None else _restore(root, reason, at)
     if good.exists():
         return _restore(root, "the file is missing", at)
-    foreign = sorted(path.name for path in root.iterdir() if path.name not in _OWN)
-    if foreign:
-        raise Damaged(
-            f"{root} has files ({', '.join(foreign[:5])}) but neither {NAME} nor {good.name}: it is not a workspace, "
-            "or its record was lost. Nothing was changed. Put the record back, or give a new folder with --workspace."
-        )
+    refuse_foreign(root)
     create(root)
     return None
 
@@ -99,6 +120,7 @@ def _restore(root: Path, reason: str, at: datetime) -> str:
         )
     kept = _set_aside(root, at)
     fresh = root / f"{NAME}.new"
+    _discard(fresh)
     shutil.copyfile(good, fresh)
     _synced_replace(fresh, record)
     made = datetime.fromtimestamp(good.stat().st_mtime).astimezone()
@@ -111,7 +133,7 @@ def _restore(root: Path, reason: str, at: datetime) -> str:
 def _set_aside(root: Path, at: datetime) -> str:
     """Keep the damaged files. The log goes first: it must never be applied to the restored file."""
     stamp = f"{NAME}.damaged-{at:%Y%m%dT%H%M%S%f}"
-    for suffix in ("-wal", "-shm", ""):
+    for suffix in ("-wal", "-shm", "-journal", ""):
         path = root / f"{NAME}{suffix}"
         if path.exists():
             path.rename(root / f"{stamp}{suffix}")
@@ -119,13 +141,18 @@ def _set_aside(root: Path, at: datetime) -> str:
 
 
 def keep_good(root: Path) -> None:
-    """Copy the record to `record.db.good`, atomically. The copy needs no log: it is a single file."""
+    """Copy the record to `record.db.good`, atomically: when it fails, the copy before it stands."""
     fresh = root / f"{NAME}.good.new"
-    fresh.unlink(missing_ok=True)
-    with closing(connect(root / NAME)) as db, closing(sqlite3.connect(fresh, isolation_level=None)) as copy:
-        db.backup(copy)
-        copy.execute("PRAGMA journal_mode = DELETE")
-    _synced_replace(fresh, root / f"{NAME}.good")
+    _discard(fresh)
+    try:
+        with closing(connect(root / NAME)) as db, closing(sqlite3.connect(fresh, isolation_level=None)) as copy:
+            db.backup(copy)
+            # A copy in WAL mode would need its log beside it.
+            copy.execute("PRAGMA journal_mode = DELETE")
+        _synced_replace(fresh, root / f"{NAME}.good")
+    except BaseException:
+        _discard(fresh)
+        raise
 
 
 def is_due(root: Path, at: datetime, age_s: float) -> bool:

@@ -125,25 +125,42 @@ def open_workspace(path: Path | None = None, *, now: Clock = utc_now, good_age_s
     """
     ws = Workspace(_find(path))
     with _unwritable_said(ws.root):
+        recovery.refuse_foreign(ws.root)
         ws.root.mkdir(parents=True, exist_ok=True)
-        (ws.root / ".gitignore").write_text("*\n")
-    with ws.lock("open", wait_s=OPEN_WAIT_S), _unwritable_said(ws.root), _sqlite_said(ws):
+    with ws.lock("open", wait_s=OPEN_WAIT_S):
+        notes = _prepare(ws, now)
+        if recovery.is_due(ws.root, now(), good_age_s):
+            notes += _kept_good(ws)
+    return replace(ws, notes=notes)
+
+
+def _prepare(ws: Workspace, now: Clock) -> tuple[str, ...]:
+    """Leave a sound record of the present schema. Returns what the person should know."""
+    with _unwritable_said(ws.root), _sqlite_said(ws):
         restored = recovery.ensure(ws.root, now())
         with closing(connect(ws.record)) as db:
             db.execute("PRAGMA journal_mode = WAL")
             schema.migrate(db)
-        if restored is not None:
-            _record_restoration(ws, restored)
-        if recovery.is_due(ws.root, now(), good_age_s):
-            recovery.keep_good(ws.root)
-    return ws if restored is None else replace(ws, notes=(restored,))
+        if restored is None:
+            return ()
+        _record_restoration(ws, restored)
+    return (restored,)
 
 
-def keep_good(ws: Workspace) -> None:
-    """Make a good copy of the record now, e.g. at the end of a study. Costs about as much as copying the file."""
-    with ws.lock("open", wait_s=OPEN_WAIT_S), _unwritable_said(ws.root), _sqlite_said(ws):
-        if recovery.flaw(ws.record) is None:
+def _kept_good(ws: Workspace) -> tuple[str, ...]:
+    """Make a good copy. That it fails, e.g. on a full disk, must not keep anybody from reading the record."""
+    try:
+        with _unwritable_said(ws.root), _sqlite_said(ws):
             recovery.keep_good(ws.root)
+    except NightsmithError as error:
+        return (f"No good copy of the record could be made. {error}",)
+    return ()
+
+
+def keep_good(ws: Workspace) -> tuple[str, ...]:
+    """Make a good copy of the record now, e.g. at the end of a study. Returns a note where that failed."""
+    with ws.lock("open", wait_s=OPEN_WAIT_S), _sqlite_said(ws):
+        return _kept_good(ws) if recovery.flaw(ws.record) is None else ()
 
 
 def _find(path: Path | None) -> Path:
