@@ -1,0 +1,48 @@
+# Nightsmith. Every target works on a fresh clone with Python 3.11+, pip and make.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow check format bench schemas clean
+
+help: ## List the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+install: $(STAMP) ## Make .venv and install everything, the planner's weights included
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(BIN)/nightsmith model pull planner
+	@touch $(STAMP)
+
+demo: install ## One English goal to an honest verdict: about 8 minutes on 2 cores
+	$(BIN)/python examples/demo.py
+
+test: install ## The default tests: at most 6 minutes on 2 cores
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: install ## The longer tests as well
+	$(BIN)/python -m pytest
+
+check: install ## What CI checks: ruff, pyright, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+format: install ## Format and mend what ruff can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: install ## Benchmarks, with machine and commit in their output
+	$(BIN)/python -m benchmarks
+
+schemas: install ## Write docs/schemas and docs/graph.md anew
+	$(BIN)/python docs/generate.py
+
+clean: ## Remove .venv and caches; workspaces stay
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache

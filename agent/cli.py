@@ -1,0 +1,154 @@
+"""The command line. Everything heavy is imported inside the command that uses it: `--help` stays instant."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nightsmith.record.errors import NightsmithError
+
+app = typer.Typer(
+    help="Type a goal in English; Nightsmith plans, trains, judges and reports. Everything runs on this machine.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+model_app = typer.Typer(help="Models that Nightsmith itself uses.", no_args_is_help=True)
+app.add_typer(model_app, name="model")
+
+Goal = Annotated[str, typer.Argument(help='The goal, in English, in quotes. "-" reads it from standard input.')]
+Study = Annotated[str, typer.Argument(help="Study id, as `nightsmith studies` lists it, e.g. s1.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Approve the plan beforehand, within the goal's own budget.")]
+Workspace_ = Annotated[Path | None, typer.Option("--workspace", help="The .nightsmith folder; else found upwards.")]
+
+
+@app.command()
+def run(goal: Goal, yes: Yes = False, as_json: Json = False, workspace: Workspace_ = None) -> None:
+    """Pursue one goal to its end.
+
+    Exit status: 0 proven, met or improved as asked; 3 ended without; 4 needs answers; 5 blocked; 6 waits for an
+    approval; 130 interrupted (resume goes on); 2 wrong usage; 1 a bug.
+    """
+    from nightsmith.agent import session
+
+    raise typer.Exit(session.run(_text(goal), workspace, yes=yes, as_json=as_json))
+
+
+@app.command()
+def plan(
+    goal: Annotated[str, typer.Argument(help='The goal, in English; "-" reads it from standard input.')] = "",
+    batch: Annotated[Path | None, typer.Option(help='JSONL of {"id", "goal"}: one answer a line.')] = None,
+    check: Annotated[bool, typer.Option("--check", help="Also check files and hardware (preflight).")] = False,
+    as_json: Json = False,
+    workspace: Workspace_ = None,
+) -> None:
+    """Show how a goal is understood and what would be run. Starts nothing."""
+    from nightsmith.agent import session
+
+    if not goal and batch is None:
+        raise typer.BadParameter('Give a goal in quotes, "-" for standard input, or --batch FILE.')
+    text = _text(goal) if goal else None
+    raise typer.Exit(session.plan(text, batch, workspace, check=check, as_json=as_json))
+
+
+@app.command()
+def resume(
+    study: Study,
+    answer: Annotated[list[str] | None, typer.Option(help="Answer to an open question; repeat for more.")] = None,
+    yes: Yes = False,
+    as_json: Json = False,
+    workspace: Workspace_ = None,
+) -> None:
+    """Go on exactly where a study was left; while another process drives it, watch it."""
+    from nightsmith.agent import session
+
+    raise typer.Exit(session.resume(study, workspace, answers=answer or [], yes=yes, as_json=as_json))
+
+
+@app.command()
+def stop(study: Study, workspace: Workspace_ = None) -> None:
+    """End a study in order: its jobs stop, what there is gets judged and reported."""
+    from nightsmith.agent import session
+
+    raise typer.Exit(session.stop(study, workspace))
+
+
+@app.command()
+def show(study: Study, as_json: Json = False, workspace: Workspace_ = None) -> None:
+    """One study: goal, trials, verdicts, budget, outcome."""
+    from nightsmith.agent import session
+
+    raise typer.Exit(session.show(study, workspace, as_json=as_json))
+
+
+@app.command()
+def studies(as_json: Json = False, workspace: Workspace_ = None) -> None:
+    """All studies of the workspace."""
+    from nightsmith.agent import session
+
+    raise typer.Exit(session.studies_table(workspace, as_json=as_json))
+
+
+@app.command()
+def report(study: Study, workspace: Workspace_ = None) -> None:
+    """Write a study's report (HTML and Markdown) anew and print where it lies."""
+    from nightsmith.agent import session
+
+    raise typer.Exit(session.report(study, workspace))
+
+
+@app.command()
+def train(
+    spec: Annotated[Path, typer.Argument(help="A RunSpec as JSON, e.g. runs/KEY/spec.json of an earlier run.")],
+    study: Annotated[str, typer.Option(help="Study whose budget and approval it draws on.")] = "",
+    minutes: Annotated[float, typer.Option(help="Time limit of the job in minutes.", min=0.1)] = 10,
+    yes: Yes = False,
+    as_json: Json = False,
+    workspace: Workspace_ = None,
+) -> None:
+    """Run one training or evaluation job without the agent, under the same budget, approval and device rules."""
+    from nightsmith.agent import session
+
+    code = session.train(spec, workspace, study=study, time_limit_s=minutes * 60, yes=yes, as_json=as_json)
+    raise typer.Exit(code)
+
+
+@model_app.command("pull")
+def model_pull(
+    name: Annotated[str, typer.Argument(help="What to fetch: `planner`.")],
+) -> None:
+    """Fetch the embedded planner's weights once; afterwards everything works without a network."""
+    from nightsmith.agent import session
+
+    raise typer.Exit(session.pull(name))
+
+
+def _text(goal: str) -> str:
+    text = sys.stdin.read() if goal == "-" else goal
+    if not text.strip():
+        raise typer.BadParameter("The goal is empty. Say what to train on what data until which figure is reached.")
+    return text.strip()
+
+
+def fail(error: NightsmithError) -> int:
+    """Print an expected failure as it is, to standard error (as JSON too where that was asked for)."""
+    if "--json" in sys.argv:
+        content: dict[str, Any] = {"error": type(error).__name__, "message": str(error)}
+        print(json.dumps(content), file=sys.stdout)
+    print(f"nightsmith: {error}", file=sys.stderr)
+    return error.exit_code
+
+
+def main() -> None:
+    """Entry point: expected failures are printed without a traceback, anything else is a bug (exit 1)."""
+    try:
+        app()
+    except NightsmithError as error:
+        raise SystemExit(fail(error)) from None
+
+
+if __name__ == "__main__":
+    main()

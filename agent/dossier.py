@@ -1,0 +1,41 @@
+"""A study's own papers: how its goal was understood and how it will be pursued, as files in its folder."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from nightsmith.agent.goal import GoalSpec
+from nightsmith.agent.plan import StudyPlan
+from nightsmith.record.workspace import Workspace
+
+
+def save(ws: Workspace, study: str, name: str, content: Any) -> Path:
+    """Write one paper as JSON, atomically: a crash leaves the old one or the new one."""
+    path = ws.study_dir(study) / f"{name}.json"
+    draft = path.with_suffix(f".{os.getpid()}.tmp")
+    draft.write_text(json.dumps(content, indent=1, ensure_ascii=False))
+    draft.replace(path)
+    return path
+
+
+def load(ws: Workspace, study: str, name: str) -> Any | None:
+    """One paper, or None where it was not written yet."""
+    path = ws.study_dir(study) / f"{name}.json"
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def goal_spec(ws: Workspace, study: str) -> GoalSpec:
+    """The frozen goal of an interpreted study."""
+    return GoalSpec.model_validate(load(ws, study, "interpretation")["spec"])
+
+
+def study_plan(ws: Workspace, study: str) -> StudyPlan:
+    """The plan of a study that passed preflight."""
+    return StudyPlan.model_validate(load(ws, study, "plan"))
+
+
+def add_transcript(ws: Workspace, study: str, decision: str, transcript: dict[str, Any]) -> None:
+    """Append what the planner was asked and what it said, so that every decision can be replayed."""
+    with (ws.study_dir(study) / "transcripts.jsonl").open("a") as file:
+        file.write(json.dumps({"decision": decision, **transcript}, ensure_ascii=False) + "\n")

@@ -1,0 +1,87 @@
+"""The end of a study: confirm by fresh seeds, open the seal once, say what came out."""
+
+import asyncio
+from typing import Any
+
+from langgraph.runtime import Runtime
+from langgraph.types import Command
+
+from nightsmith.agent import dossier, judging
+from nightsmith.agent import report as reporting
+from nightsmith.agent.services import Services
+from nightsmith.agent.state import State
+from nightsmith.agent.work import manifest_of, measured_trial_s, seconds_to_end, step_of
+from nightsmith.evals import seal
+from nightsmith.evals.types import Outcome
+from nightsmith.record import budget, events, studies
+from nightsmith.record.errors import Refused
+from nightsmith.record.workspace import Workspace
+from nightsmith.trainer import tracking
+
+Go = Command[Any]
+
+
+async def confirm(state: State, runtime: Runtime[Services]) -> Go:
+    """Queue fresh seeds of the best promising trial; without one (or without time or alpha) the study ends."""
+    ws, study = runtime.context.ws, state["study"]
+    plan, confirmed = dossier.study_plan(ws, study), state.get("confirmed", [])
+    number = judging.best_promising(ws, study, confirmed)
+    if number is None:
+        return _no_candidate(ws, state)
+    if len(confirmed) >= plan.max_confirmations:
+        return Command(goto="report", update={"ended": f"All {plan.max_confirmations} confirmations are spent."})
+    left = budget.balance(ws, study).left.wall_s
+    if left is not None and left < seconds_to_end(plan, measured_trial_s(ws, study, plan)):
+        return Command(goto="report", update={"ended": f"{left:.0f} s are left: too little to confirm trial {number}."})
+    seal.count_confirmation(ws, judging.dev_digest(ws, study), study)
+    first = 1000 * (len(confirmed) + 1)
+    queue = [step_of("confirmation", number, first + i) for i in range(plan.seeds)]
+    update = {"phase": "confirmation", "candidate": number, "queue": queue, "running": [], "steps": {}}
+    return Command(goto="start", update=update)
+
+
+def _no_candidate(ws: Workspace, state: State) -> Go:
+    """Nothing (more) to confirm: an open-ended goal still unseals its best confirmed trial."""
+    best = judging.best_promoted(ws, state["study"])
+    if best is not None and state.get("winner") is None and not judging.has_threshold(ws, state["study"]):
+        return Command(goto="unseal", update={"winner": best})
+    return Command(goto="report")
+
+
+async def unseal(state: State, runtime: Runtime[Services]) -> Go:
+    """Take the one look at the sealed split: the winner's best checkpoint, and the baseline's beside it."""
+    ws, study = runtime.context.ws, state["study"]
+    number = state.get("winner")
+    assert number is not None
+    fold = manifest_of(ws, study).sealed[0]
+    try:
+        seal.take_look(ws, fold.file_digest, study)
+    except Refused as refusal:
+        return Command(goto="report", update={"ended": str(refusal)})
+    events.append(ws, study, "unsealed", trial=number, data={"digest": fold.file_digest[:12], "rows": fold.rows})
+    keys = [judging.best_seed(ws, study, number), judging.best_seed(ws, study, 0)]
+    queue = [step_of("sealed", trial, 0, checkpoint_of=key) for trial, key in zip((number, 0), keys, strict=True)]
+    return Command(goto="start", update={"phase": "sealed", "queue": queue, "running": [], "steps": {}})
+
+
+async def report(state: State, runtime: Runtime[Services]) -> dict[str, Any]:
+    """Fix the outcome, project everything into MLflow, write the report."""
+    ws, study = runtime.context.ws, state["study"]
+    await asyncio.to_thread(conclude, ws, study, state)
+    return {}
+
+
+def conclude(ws: Workspace, study: str, state: State) -> None:
+    """Outcome into the record, figures into MLflow, report onto disk. Doing it twice changes nothing."""
+    ended = state.get("ended", "")
+    row = studies.get(ws, study)
+    if row.state == "blocked":
+        outcome, detail = Outcome.BLOCKED, {"reason": ended}
+    else:
+        outcome, detail = judging.outcome(ws, study, state.get("winner"), ended)
+    studies.finish(ws, study, outcome.value, detail)
+    events.append(ws, study, "outcome", data={"outcome": outcome.value, "reason": detail["reason"]})
+    tracking.project(ws, study)
+    path = reporting.write(ws, study)
+    tracking.attach_report(ws, study, path)
+    events.append(ws, study, "report", data={"path": str(path)})

@@ -1,0 +1,220 @@
+"""What the commands do: open the workspace, drive or watch a study, print what was asked for."""
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from nightsmith.agent import dossier, history, render
+from nightsmith.agent import report as reporting
+from nightsmith.agent.desk import FlagDesk, desk
+from nightsmith.agent.planner import Interpretation, Planner
+from nightsmith.agent.planning import Machine, study_plan
+from nightsmith.agent.preflight import preflight
+from nightsmith.agent.services import Services
+from nightsmith.agent.settings import load_settings
+from nightsmith.agent.study import Driver, Ending, exit_code, request_stop
+from nightsmith.evals.types import Outcome
+from nightsmith.record import approvals, budget, events, leases, studies
+from nightsmith.record.approvals import Envelope
+from nightsmith.record.budget import Budget
+from nightsmith.record.errors import Busy, NightsmithError
+from nightsmith.record.workspace import Workspace, open_workspace
+from nightsmith.trainer import jobs
+from nightsmith.trainer.spec import RunSpec, RunStatus
+
+MANUAL = "manual"
+"""Account of jobs that are started without a study."""
+
+
+def run(goal: str, path: Path | None, *, yes: bool, as_json: bool) -> int:
+    """Make a study of the goal and drive it."""
+    ws = _open(path)
+    study = studies.create(ws, goal)
+    events.append(ws, study, "study_started", data={"goal": goal})
+    return _drive(ws, study, desk(ws, yes=yes, as_json=as_json, answers=[]))
+
+
+def resume(study: str, path: Path | None, *, answers: list[str], yes: bool, as_json: bool) -> int:
+    """Drive a study on from where it stands; while somebody else does, watch."""
+    ws = _open(path)
+    row = studies.get(ws, study)
+    front = desk(ws, yes=yes, as_json=as_json, answers=answers)
+    if row.outcome is not None:
+        print(f"{study} ended: {row.outcome}. `nightsmith report {study}` shows it.", file=sys.stderr)
+        return exit_code(ws, study, Ending.DONE)
+    try:
+        return _drive(ws, study, front)
+    except Busy as busy:
+        print(f"nightsmith: {busy} Watching only.", file=sys.stderr)
+        return _watch(ws, study, front)
+
+
+def _drive(ws: Workspace, study: str, front: FlagDesk) -> int:
+    services = Services(ws=ws, planner=_planner, cwd=Path.cwd())
+    last = events.read(ws, study=study)
+    driver = Driver(services, study, front, seen=last[-1].seq if last and len(last) > 1 else 0)
+    ending = asyncio.run(driver.drive())
+    if not front.as_json:
+        print(render.ending(ws, study, ending), file=sys.stderr if ending is not Ending.DONE else sys.stdout)
+    return exit_code(ws, study, ending)
+
+
+def _planner() -> Planner:
+    return Planner(load_settings().backend())
+
+
+def _watch(ws: Workspace, study: str, front: FlagDesk) -> int:
+    """Follow the events of a study that another process drives. Reads only."""
+    seen = 0
+    while (row := studies.get(ws, study)).outcome is None:
+        for event in events.read(ws, study=study, after=seen):
+            seen = event.seq
+            front.show(event)
+        time.sleep(0.5)
+    print(f"{study} ended: {row.outcome}.", file=sys.stderr)
+    return exit_code(ws, study, Ending.DONE)
+
+
+def stop(study: str, path: Path | None) -> int:
+    """Ask for the end; where nobody drives the study, bring it to its end here."""
+    ws = _open(path)
+    if studies.get(ws, study).outcome is not None:
+        print(f"{study} has ended already: {studies.get(ws, study).outcome}.")
+        return 0
+    request_stop(ws, study)
+    try:
+        _drive(ws, study, FlagDesk(ws))
+    except Busy:
+        print(f"Asked {study} to stop: its jobs save a checkpoint, then it is judged and reported.")
+    return 0
+
+
+def plan(text: str | None, batch: Path | None, path: Path | None, *, check: bool, as_json: bool) -> int:
+    """Interpret goals without starting anything. Exit status 0 ready, 4 needs answers, 5 blocked (batch: 0)."""
+    planner = _planner()
+    if batch is not None:
+        for line in _batch_lines(batch):
+            answer = asyncio.run(planner.interpret(line["goal"]))
+            print(json.dumps({"id": line["id"], **_planned(answer, path, check=False)}), flush=True)
+        return 0
+    reading = asyncio.run(planner.interpret(text or ""))
+    answer = _planned(reading, path, check=check)
+    print(json.dumps(answer, indent=1) if as_json else render.interpretation(answer))
+    return {"ready": 0, "needs_answers": 4, "blocked": 5}[answer["status"]]
+
+
+def _batch_lines(batch: Path) -> list[dict[str, str]]:
+    lines: list[dict[str, str]] = []
+    for number, line in enumerate(_read(batch).splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            lines.append({"id": row["id"], "goal": row["goal"]})
+        except (ValueError, KeyError, TypeError):
+            raise NightsmithError(f'{batch}:{number}: needs {{"id": …, "goal": …}} on each line, not {line[:60]!r}.') from None
+    return lines
+
+
+def _planned(reading: Interpretation, path: Path | None, *, check: bool) -> dict[str, Any]:
+    """The answer of `plan --json`: the reading, and for a ready goal the calls and the estimate."""
+    answer = {**reading.as_json(), "plan": None, "estimate": None}
+    if reading.status != "ready" or reading.spec is None:
+        return answer
+    try:
+        if check:
+            drawn = preflight(reading.spec, _open(path), Path.cwd())
+        else:
+            drawn = study_plan(reading.spec, Machine(devices=len(leases.devices())))
+    except NightsmithError as refusal:
+        status = "blocked" if check else answer["status"]
+        return answer | {"status": status, "reasons": [*answer["reasons"], str(refusal)]}
+    shown = drawn.model_dump(mode="json")
+    return answer | {"plan": shown["calls"], "estimate": shown["estimate"]}
+
+
+def show(study: str, path: Path | None, *, as_json: bool) -> int:
+    """One study, readable at 80 columns or as JSON."""
+    view = history.load(_open(path), study)
+    print(view.model_dump_json(indent=1) if as_json else render.show(view))
+    return 0
+
+
+def studies_table(path: Path | None, *, as_json: bool) -> int:
+    """All studies, one line each."""
+    rows = history.summaries(_open(path))
+    print(json.dumps([row.model_dump(mode="json") for row in rows]) if as_json else render.study_table(rows))
+    return 0
+
+
+def report(study: str, path: Path | None) -> int:
+    """Write the report again from the truth."""
+    ws = _open(path)
+    studies.get(ws, study)
+    print(reporting.write(ws, study))
+    return 0
+
+
+def train(spec_file: Path, path: Path | None, *, study: str, time_limit_s: float, yes: bool, as_json: bool) -> int:
+    """One job by hand. Its account is a study's, or `manual` with the limits of nightsmith.toml."""
+    spec: RunSpec = _parse_spec(spec_file)
+    ws = _open(path)
+    account = study or MANUAL
+    if not study:
+        _open_manual(ws, spec, time_limit_s, yes=yes)
+    key = jobs.start(ws, spec, study=account, step=f"manual-{spec.digest()[:8]}", role="manual", time_limit_s=time_limit_s)
+    line = render.ProgressLine()
+    while (result := jobs.poll(ws, key)) is None:
+        if sys.stdout.isatty() and not as_json:
+            line.draw(ws, [key])
+        time.sleep(0.25)
+    line.clear()
+    print(result.model_dump_json(indent=1) if as_json else render.result(ws, result))
+    return 0 if result.status is RunStatus.FINISHED else 3
+
+
+def _parse_spec(spec_file: Path) -> RunSpec:
+    try:
+        return TypeAdapter[RunSpec](RunSpec).validate_json(_read(spec_file))
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
+        raise NightsmithError(f"{spec_file} is not a RunSpec: {problems}. See docs/schemas/RunSpec.json.") from None
+
+
+def _open_manual(ws: Workspace, spec: RunSpec, time_limit_s: float, *, yes: bool) -> None:
+    """`--yes` (or a person at the terminal) approves exactly this spec; the account's limits come from the settings."""
+    budget.open_account(ws, MANUAL, load_settings().budget or Budget())
+    approved, how = yes, "flag"
+    if not yes and sys.stdin.isatty():
+        approved, how = input(f"Start one {spec.kind} job of at most {time_limit_s:.0f} s? [y/N] ").lower() in ("y", "yes"), "console"
+    if approved:
+        digest = spec.digest()
+        envelope = Envelope(study=MANUAL, spec_digest=digest, plan_digest=digest, kinds=(spec.kind,), time_limit_s=time_limit_s)
+        approvals.approve(ws, envelope, how=how, valid_s=60)  # pyright: ignore[reportArgumentType]
+
+
+def pull(name: str) -> int:
+    """Fetch a model into the user's cache."""
+    from nightsmith.model import pull as fetching
+
+    if name != "planner":
+        raise NightsmithError(f"There is nothing called {name!r} to pull. Available: planner.")
+    print(fetching.pull())
+    return 0
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise NightsmithError(f"Cannot read {path}: {error}.") from None
+
+
+def _open(path: Path | None) -> Workspace:
+    return open_workspace(path)

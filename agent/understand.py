@@ -1,0 +1,92 @@
+"""From the goal's text to an approved plan: interpret, clarify, preflight, approve."""
+
+import asyncio
+from typing import Any
+
+from langgraph.runtime import Runtime
+from langgraph.types import Command, interrupt
+
+from nightsmith.agent import dossier
+from nightsmith.agent.preflight import preflight
+from nightsmith.agent.services import Services
+from nightsmith.agent.state import State
+from nightsmith.record import approvals, budget, events, studies
+from nightsmith.record.approvals import Envelope
+from nightsmith.record.errors import NightsmithError
+from nightsmith.record.workspace import Workspace
+
+Go = Command[Any]
+
+
+async def interpret(state: State, runtime: Runtime[Services]) -> Go:
+    """The planner reads the goal (and what was answered so far). Its words become a spec, questions, or a refusal."""
+    ws, study = runtime.context.ws, state["study"]
+    understood = dossier.load(ws, study, "interpretation")
+    if understood is None:
+        text = "\n".join([studies.get(ws, study).goal, *(dossier.load(ws, study, "answers") or [])])
+        reading = await runtime.context.planner().interpret(text)
+        dossier.add_transcript(ws, study, "interpret", reading.transcript)
+        understood = reading.as_json()
+        dossier.save(ws, study, "interpretation", understood)
+        events.append(ws, study, "interpreted", data={k: understood[k] for k in ("status", "reasons")})
+    if understood["spec"] is not None:
+        studies.set_spec(ws, study, understood["spec"])
+    if understood["status"] == "blocked":
+        return _blocked(ws, study, " ".join(understood["reasons"]) or "The goal asks for something that is not allowed.")
+    return Command(goto="preflight" if understood["status"] == "ready" else "clarify")
+
+
+async def clarify(state: State, runtime: Runtime[Services]) -> Go:
+    """Ask what the planner could not read from the text; the answers join the text and it is read again."""
+    ws, study = runtime.context.ws, state["study"]
+    understood = dossier.load(ws, study, "interpretation")
+    answers = interrupt({"kind": "question", "questions": understood["questions"]})
+    dossier.save(ws, study, "answers", [*(dossier.load(ws, study, "answers") or []), *answers])
+    (ws.study_dir(study) / "interpretation.json").unlink()
+    return Command(goto="interpret")
+
+
+async def check_world(state: State, runtime: Runtime[Services]) -> Go:
+    """Preflight: whether data and hardware exist, and what the study will take."""
+    ws, study = runtime.context.ws, state["study"]
+    try:
+        plan = await asyncio.to_thread(preflight, dossier.goal_spec(ws, study), ws, runtime.context.cwd)
+    except NightsmithError as refusal:
+        return _blocked(ws, study, str(refusal))
+    dossier.save(ws, study, "plan", plan.model_dump(mode="json"))
+    events.append(ws, study, "preflight", data={"estimate": plan.estimate.model_dump(mode="json")})
+    return Command(goto="approve")
+
+
+def envelope(ws: Workspace, study: str) -> Envelope:
+    """What is to be approved: the goal, the plan, and the bounds that every start is held to."""
+    spec, plan = dossier.goal_spec(ws, study), dossier.study_plan(ws, study)
+    return Envelope(
+        study=study,
+        spec_digest=spec.digest(),
+        plan_digest=plan.digest(),
+        kinds=("pretrain", "evaluate"),
+        methods=tuple(spec.methods),
+        max_trials=plan.max_trials,
+        budget=spec.budget,
+        job_limit_s=plan.job_limit_s,
+    )
+
+
+async def approve(state: State, runtime: Runtime[Services]) -> Go:
+    """Nothing starts before a person (or a schedule that a person made) approved the envelope."""
+    ws, study = runtime.context.ws, state["study"]
+    answer = interrupt({"kind": "approval", "study": study})
+    if not answer["approved"]:
+        return Command(goto="report", update={"ended": "The plan was not approved."})
+    given = approvals.approve(ws, envelope(ws, study), how=answer["how"])
+    spec, plan = dossier.goal_spec(ws, study), dossier.study_plan(ws, study)
+    bounded = spec.budget.model_copy(update={"max_trials": plan.max_trials})
+    budget.open_account(ws, study, bounded)
+    events.append(ws, study, "approval", data={"by": given.by, "how": given.how, "digest": given.digest})
+    return Command(goto="baseline")
+
+
+def _blocked(ws: Workspace, study: str, reason: str) -> Go:
+    studies.set_state(ws, study, "blocked", {"reason": reason})
+    return Command(goto="report", update={"ended": reason})
