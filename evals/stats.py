@@ -190,7 +190,10 @@ def confirm_effect(candidates: Sequence[Items], baseline: Sequence[Items], metri
     se² = seed part + item variance of the paired difference of the seed means. The seed part is the larger of the
     pooled and the Welch variance, so that unequal numbers of seeds with unequal noise do not shrink it; they agree for
     equal numbers.
-    df = pooled seed degrees of freedom, the least that Satterthwaite's formula gives for pooled plus item variance.
+    df = pooled seed degrees of freedom, the least that Satterthwaite's formula gives for pooled plus item variance. At
+    level 0.010, 3 seeds against 4 promote a null change in 0.9 % of confirmations, and in 2.3 % where the candidate is
+    three times as noisy as the baseline; Welch's own df would hold that at 1.5 % but find 79 instead of 90 % of the
+    improvements of four seed deviations.
     """
     sides = [[point(items, metric) for items in side] for side in (candidates, baseline)]
     diff = difference(mean(sides[0]), mean(sides[1]))
