@@ -1,0 +1,114 @@
+"""Supervised fine-tuning of LoRA adapters on prompt and completion pairs: data, order, steps. CPUs first."""
+
+import json
+import math
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+
+from nightsmith.model.lora_llama import Batch, LoraLlama
+from nightsmith.record.errors import Damaged
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Row:
+    """One example as token ids; the completion ends with the stop token."""
+
+    prompt: tuple[int, ...]
+    completion: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.completion)
+
+
+def read_rows(path: Path, tokenizer: Tokenizer, stop: str, max_len: int) -> list[Row]:
+    """Read JSON lines {"prompt", "completion"}. Prompt and completion are tokenised apart, as the engine sees them.
+
+    Raises Damaged when a row exceeds `max_len` tokens: nothing is cut silently.
+    """
+    stop_id = tokenizer.token_to_id(stop)
+    rows = []
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        pair = json.loads(line)
+        prompt, completion = (tokenizer.encode(pair[k], add_special_tokens=False).ids for k in ("prompt", "completion"))
+        row = Row(tuple(prompt), (*completion, stop_id))
+        if len(row) > max_len:
+            raise Damaged(
+                f"{path}, line {number}: {len(row)} tokens, allowed are {max_len}. Shorten it, or raise max_len."
+            )
+        rows.append(row)
+    if not rows:
+        raise Damaged(f"{path} holds no rows. Each line is an object with `prompt` and `completion`.")
+    return rows
+
+
+def common_prefix_len(rows: Sequence[Row]) -> int:
+    """Number of leading prompt tokens that all rows share; at least one token of every prompt stays out of it."""
+    first, limit = rows[0].prompt, min(len(r.prompt) for r in rows) - 1
+    return next((i for i in range(limit) if any(r.prompt[i] != first[i] for r in rows)), limit)
+
+
+def batch_order(rows: Sequence[Row], batch_size: int, num_steps: int, seed: int) -> Iterator[list[int]]:
+    """Row numbers of each step: epoch by epoch shuffled, in neighbourhoods of 32 batches sorted by length.
+
+    A pure function of its arguments, so that a resumed run skips to its step.
+    """
+    rng = random.Random(seed)
+    done = 0
+    while done < num_steps:
+        order = rng.sample(range(len(rows)), len(rows))
+        batches: list[list[int]] = []
+        for start in range(0, len(order), 32 * batch_size):
+            near = sorted(order[start : start + 32 * batch_size], key=lambda i: (len(rows[i]), i))
+            batches += [near[i : i + batch_size] for i in range(0, len(near), batch_size)]
+        rng.shuffle(batches)
+        yield from batches[: num_steps - done]
+        done += len(batches)
+
+
+def collate(rows: Sequence[Row], prefix_len: int, multiple: int = 16) -> Batch:
+    """Pad rows to one length, a multiple of `multiple`: few distinct shapes, so oneDNN reuses its kernels."""
+    longest = max(len(r) for r in rows) - prefix_len
+    length = math.ceil(longest / multiple) * multiple
+    ids = torch.zeros(len(rows), length, dtype=torch.long)
+    targets = torch.full((len(rows), length), IGNORED)
+    for i, row in enumerate(rows):
+        tokens = torch.tensor((*row.prompt, *row.completion))[prefix_len:]
+        ids[i, : len(tokens)] = tokens
+        start = len(row.prompt) - prefix_len - 1
+        targets[i, start : start + len(row.completion)] = torch.tensor(row.completion)
+    return Batch(torch.tensor(rows[0].prompt[:prefix_len], dtype=torch.long), ids, targets)
+
+
+def cosine(step: int, num_steps: int, warmup_share: float, floor: float = 0.02) -> float:
+    """Factor on the learning rate: linear warm-up, then a half cosine down to `floor`."""
+    warmup = max(1, round(num_steps * warmup_share))
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = (step - warmup) / max(1, num_steps - warmup)
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def train_step(model: LoraLlama, optimizer: torch.optim.Optimizer, batch: Batch, grad_clip: float) -> float:
+    """One optimizer step on the mean over completion tokens; returns the loss in nats a token."""
+    num_targets = int((batch.targets_NL != IGNORED).sum())
+    loss = model(batch) / num_targets
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
+    optimizer.step()
+    return float(loss.detach())
+
+
+@torch.no_grad()
+def mean_loss(model: LoraLlama, rows: Sequence[Row], prefix_len: int, batch_size: int) -> float:
+    """Loss in nats a completion token over `rows`."""
+    ordered = sorted(rows, key=len)
+    batches = [collate(ordered[i : i + batch_size], prefix_len) for i in range(0, len(ordered), batch_size)]
+    return sum(float(model(b)) for b in batches) / sum(len(r.completion) for r in rows)
