@@ -1,0 +1,189 @@
+"""The study in sentences, rendered by code: how it ended, what it may be taken for, how to do it again."""
+
+import shlex
+from pathlib import Path
+
+from nightsmith.agent import figures
+from nightsmith.agent.escape import plain
+from nightsmith.agent.view import StudyView, TrialView
+from nightsmith.evals.types import Claim, Decision, Outcome, Target
+
+SEAL_STRENGTH = {
+    "policy": "jobs were given only the published train and dev files; nothing but that rule kept them from the fold",
+    "jail": "agent-written code ran in a sandbox that had neither the workspace nor the sources",
+    "user": "the fold belongs to another user of the machine",
+}
+
+
+def outcome_sentence(view: StudyView) -> str:
+    """One plain sentence, outcome first, every figure with what it rests on."""
+    if view.outcome is None:
+        return f"UNFINISHED: {_progress(view)}; nothing is claimed yet."
+    name = view.outcome.value.replace("_", " ")
+    sentences = {
+        Outcome.PROVEN: _claimed,
+        Outcome.MET: _claimed,
+        Outcome.IMPROVED: _improved,
+        Outcome.NOT_MET: _not_met,
+        Outcome.STOPPED: _ended,
+        Outcome.BLOCKED: _ended,
+    }
+    return f"{name}: {sentences[view.outcome](view)}"
+
+
+def claim_words(claim: Claim) -> str:
+    """`bits per byte 0.3100 below the baseline (95 % bound 0.2800; n = 96 sealed items)`."""
+    name = claim.target.name or figures.metric_label(claim.target.metric)
+    estimate, bound = figures.against(claim.target, claim.estimate), figures.against(claim.target, claim.bound)
+    if claim.target.relative_to and claim.estimate * claim.bound > 0:  # on the same side, which was just named
+        bound = bound.split(" times ")[0].split(" below ")[0].split(" above ")[0]
+    return f"{name} {estimate} (95 % bound {bound}; n = {claim.n} sealed items)"
+
+
+def targets_words(view: StudyView) -> str:
+    """The goal's targets in words."""
+    targets = view.spec.targets if view.spec else ()
+    return "; ".join(figures.target_words(target) for target in targets) or "none named"
+
+
+def estimate_words(view: StudyView, trial: TrialView) -> str:
+    """`−0.2100 [−0.2500, −0.1700]`: the deciding verdict's difference from the baseline."""
+    verdict = trial.verdict
+    if verdict is None or verdict.estimate is None:
+        return "–"
+    shown = figures.difference(view.metric, verdict.estimate)
+    if verdict.interval is None:
+        return shown
+    low, high = (figures.difference(view.metric, end) for end in verdict.interval)
+    return f"{shown} [{low}, {high}]"
+
+
+def seal_words(view: StudyView) -> str:
+    """The seal's strength, in plain words, and its looks."""
+    if view.seal is None:
+        return "The sealed split was not opened: no look was spent, and no claim is made about the checkpoint."
+    meaning = SEAL_STRENGTH.get(view.seal.strength, "a strength that this version does not know")
+    fold = "" if view.seal.fold is None else f", fold {view.seal.fold}"
+    looks = "" if view.seal.looks is None else f" Looks taken at it so far, by every study: {view.seal.looks}."
+    return f"Strength of the seal: {view.seal.strength}{fold} ({meaning}).{looks}"
+
+
+def commands(view: StudyView) -> tuple[tuple[str, str], ...]:
+    """What a person types to do it again: (what it does, the command line)."""
+    lines = [
+        ("The whole study (the planner may propose other trials)", f"nightsmith run {shlex.quote(plain(view.goal))}")
+    ]
+    if view.winner_key:
+        spec = Path(view.workspace) / "runs" / view.winner_key / "spec.json"
+        lines.append(("Only the winner's training, from its own spec", f"nightsmith train {shlex.quote(str(spec))}"))
+    return tuple(lines)
+
+
+def limits(view: StudyView) -> tuple[str, ...]:
+    """What the figures may not be taken for."""
+    found = [*_limits_of_state(view), *_limits_of_screening(view), *_limits_of_recipe(view), *_limits_of_seal(view)]
+    return tuple(found)
+
+
+def _claimed(view: StudyView) -> str:
+    if not view.claims:
+        return f"{view.reason or 'no claim was recorded'}."
+    told = "; ".join(claim_words(claim) for claim in view.claims)
+    target = "; ".join(_short_target(claim.target) for claim in view.claims)
+    verb = "is cleared by the bound" if view.outcome is Outcome.PROVEN else "is met by the estimate, not by the bound"
+    return f"{told}. The target, {target}, {verb}."
+
+
+def _improved(view: StudyView) -> str:
+    helped = [trial for trial in view.proposed if trial.decision is Decision.PROMOTED and trial.confirm]
+    if not helped:
+        return f"{view.reason or 'no promoted trial was recorded'}."
+    trial = _best_confirmed(view, helped)
+    verdict = trial.confirm
+    assert verdict is not None
+    change = figures.difference(view.metric, verdict.estimate)
+    seeds = f"{verdict.seeds[0]} fresh seeds against {verdict.seeds[1]}"
+    told = f"trial {trial.number} changes {figures.metric_label(view.metric)} by {change} on the dev split ({seeds})"
+    return f"{told}. {_target_not_reached(view)}"
+
+
+def _not_met(view: StudyView) -> str:
+    judged = [trial for trial in view.proposed if trial.verdict]
+    told = f"no change was promoted in {_plural(len(judged), 'judged trial')}"
+    if any(trial.decision is Decision.PROMOTED for trial in judged):
+        told = "a change was promoted, but the study's end says not met"
+    return f"{told}. {_target_not_reached(view)}"
+
+
+def _target_not_reached(view: StudyView) -> str:
+    if any(not claim.met for claim in view.claims):
+        told = "; ".join(claim_words(claim) for claim in view.claims if not claim.met)
+        return f"On the sealed split: {told}; the target, {targets_words(view)}, was not reached."
+    if not view.spec or all(target.value is None for target in view.spec.targets):
+        return "The goal named no threshold."
+    return f"The target, {targets_words(view)}, was not reached."
+
+
+def _ended(view: StudyView) -> str:
+    return f"{view.reason.rstrip('.') or 'no reason was recorded'}. Nothing is claimed."
+
+
+def _progress(view: StudyView) -> str:
+    judged = sum(1 for trial in view.proposed if trial.verdict)
+    allowed = f" of at most {view.plan.max_trials}" if view.plan else ""
+    running = f", {_plural(len(view.running), 'job')} running" if view.running else ""
+    return f"the study is at {view.state!r}, {judged}{allowed} trials judged{running}"
+
+
+def _short_target(target: Target) -> str:
+    """The target without the metric's name, which the sentence has already said."""
+    return figures.target_words(target).removeprefix(target.name or figures.metric_label(target.metric)).strip()
+
+
+def _best_confirmed(view: StudyView, trials: list[TrialView]) -> TrialView:
+    if view.winner is not None and any(trial.number == view.winner for trial in trials):
+        return next(trial for trial in trials if trial.number == view.winner)
+    sign = 1 if view.lower_is_better else -1
+    return min(trials, key=lambda trial: sign * ((trial.confirm and trial.confirm.estimate) or 0.0))
+
+
+def _limits_of_state(view: StudyView) -> list[str]:
+    if view.outcome is not None:
+        return []
+    return ["This is a partial report: the study has not ended, and figures can still change."]
+
+
+def _limits_of_screening(view: StudyView) -> list[str]:
+    screened = sum(1 for trial in view.proposed if trial.screen)
+    if not screened:
+        return []
+    return [
+        f"Screening looked at the dev split {_plural(screened, 'time')}; the best of several noisy figures looks "
+        "better than it is. Screening selects, it proves nothing."
+    ]
+
+
+def _limits_of_recipe(view: StudyView) -> list[str]:
+    confirmed = [trial.confirm for trial in view.proposed if trial.confirm]
+    if not confirmed:
+        return ["No recipe was confirmed on fresh seeds: that a change helps again is not shown."]
+    fewest = min(min(verdict.seeds) for verdict in confirmed)
+    return [
+        f"Recipe claims rest on as few as {_plural(fewest, 'seed')} a side, at this model size and amount of training; "
+        "they say nothing of larger ones."
+    ]
+
+
+def _limits_of_seal(view: StudyView) -> list[str]:
+    if view.seal is None:
+        return ["The sealed split was not opened: the checkpoint itself is not judged on unseen data."]
+    told = ["The sealed claim is about this one checkpoint, on unseen text from the same sources as the training data."]
+    if view.seal.strength == "policy":
+        told.append("The seal is a rule, not a wall: a program of the same user could have read the fold.")
+    if (view.seal.looks or 0) > 1:
+        told.append(f"The fold had been looked at {view.seal.looks} times: the stated confidence is that of one look.")
+    return told
+
+
+def _plural(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,326 @@
+"""Reads a study from the record and its result files: the one read model of console, report and planner.
+
+Nothing is judged here. Estimates and intervals are the verdicts', values are the evaluations', cost is the ledger's.
+"""
+
+import json
+import math
+import platform
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from pydantic import TypeAdapter, ValidationError
+
+from nightsmith.agent import dossier
+from nightsmith.agent.goal import GoalSpec
+from nightsmith.agent.plan import StudyPlan, TrialPlan
+from nightsmith.agent.view import (
+    BestPoint,
+    DataStep,
+    JobView,
+    Lineage,
+    Origin,
+    Phase,
+    Refusal,
+    Seal,
+    Spent,
+    StudySummary,
+    StudyView,
+    TrialView,
+)
+from nightsmith.evals import stats, targets
+from nightsmith.evals.types import Claim, Decision, MetricName, Target, Verdict
+from nightsmith.record import budget, events, studies
+from nightsmith.record.digest import Contract, canonical_json, sha256
+from nightsmith.record.errors import BudgetSpent, NightsmithError
+from nightsmith.record.events import Event
+from nightsmith.record.workspace import Workspace
+from nightsmith.tools.data.manifest import Manifest, SourceRecord, read_manifest
+from nightsmith.trainer.spec import PretrainSpec, RunResult, RunSpec, RunStatus
+
+_Read = TypeVar("_Read", bound=Contract)
+_RUN_SPEC: TypeAdapter[RunSpec] = TypeAdapter(RunSpec)
+_NOT_EVIDENCE = (Decision.UNVERIFIED, Decision.TAMPERED)
+_PHASES: Mapping[str, str] = {
+    "interpreted": "Understand the goal",
+    "preflight": "Check what the goal needs",
+    "approval": "Plan and approve",
+    "data_built": "Build the data",
+    "planned": "Measure the baseline and its noise",
+    "trial_proposed": "Propose trials",
+    "verdict": "Train and screen trials",
+    "confirmation": "Confirm on fresh seeds",
+    "study_resumed": "Paused",
+    "outcome": "Seal and judge",
+}
+"""The event that ends a stretch -> what the stretch was spent on."""
+_PACKAGES = ("nightsmith", "torch", "transformers", "duckdb", "numpy")
+
+
+def load(ws: Workspace, study: str) -> StudyView:
+    """Everything known of a study; an unknown id raises NightsmithError. Unreadable parts are left out, not guessed."""
+    row = studies.get(ws, study)
+    detail = _object(row.detail)
+    jobs, stream = _jobs(ws, study), events.read(ws, study=study)
+    spec = _read(GoalSpec, row.spec)
+    trials = tuple(_trial(trial, jobs) for trial in studies.trials(ws, study))
+    metric = _metric(spec, trials)
+    lower = targets.lower_is_better(metric, spec.targets if spec else ())
+    baseline = _baseline(jobs, metric)
+    return StudyView(
+        id=study,
+        workspace=str(ws.root),
+        goal=row.goal,
+        state=row.state,
+        outcome=row.outcome,  # pyright: ignore[reportArgumentType] - parsed by pydantic
+        reason=str(detail.get("reason") or ""),
+        created_at=row.created_at,
+        ended_at=row.finished_at,
+        spec=spec,
+        plan=_read(StudyPlan, dossier.load(ws, study, "plan")),
+        sources=_object(_object(dossier.load(ws, study, "interpretation")).get("sources")),
+        metric=metric,
+        lower_is_better=lower,
+        trials=trials,
+        baseline=baseline,
+        seed_deviation=stats.noise(list(baseline.values())).deviation if len(baseline) > 1 else None,
+        target=_target(spec, metric, baseline),
+        best=_best(trials, baseline, lower=lower),
+        claims=tuple(claim for claim in (_read(Claim, item) for item in detail.get("claims") or ()) if claim),
+        winner=detail.get("winner"),
+        winner_key=detail.get("winner_key"),
+        reference_key=detail.get("reference_key"),
+        seal=_read(Seal, detail.get("seal")),
+        spent=_spent(ws, study),
+        refusals=tuple(_refusal(event) for event in stream if event.kind == "refused"),
+        warnings=tuple(_said(event) for event in stream if event.kind == "warning"),
+        phases=_phases(stream),
+        lineage=_lineage(ws, jobs, detail.get("winner_key")),
+        other_jobs=_others(jobs, trials),
+        versions=_versions(),
+    )
+
+
+def summaries(ws: Workspace) -> list[StudySummary]:
+    """One line a study, newest first: one query, no file is read."""
+    query = """
+        SELECT s.id, s.goal, s.state, s.outcome, s.created_at, s.number,
+               COUNT(t.number) FILTER (WHERE t.number > 0) AS num_trials,
+               COUNT(t.number) FILTER (WHERE json_extract(t.verdict, '$.confirm.decision') = 'PROMOTED') AS num_promoted
+        FROM studies s LEFT JOIN trials t ON t.study = s.id GROUP BY s.id ORDER BY s.number DESC"""
+    with ws.read() as db:
+        rows = db.execute(query).fetchall()
+    return [StudySummary.model_validate({name: row[name] for name in StudySummary.model_fields}) for row in rows]
+
+
+def _read(kind: type[_Read], value: Any) -> _Read | None:
+    """The value as its type; None where it is absent or of another version."""
+    try:
+        return None if value is None else kind.model_validate(value)
+    except ValidationError:
+        return None
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+
+def _jobs(ws: Workspace, study: str) -> list[JobView]:
+    """Jobs of a study in the order they were started, each with its result file where there is one."""
+    query = "SELECT key, trial, role, spec, state FROM jobs WHERE study = ? ORDER BY created_at, rowid"
+    with ws.read() as db:
+        rows = db.execute(query, (study,)).fetchall()
+    return [_job(ws, dict(row)) for row in rows]
+
+
+def _job(ws: Workspace, row: Mapping[str, Any]) -> JobView:
+    spec = _RUN_SPEC.validate_json(row["spec"])
+    trained = spec if isinstance(spec, PretrainSpec) else None
+    known: dict[str, Any] = {
+        "key": row["key"],
+        "role": row["role"],
+        "trial": row["trial"],
+        "seed": trained.seed if trained else None,
+        "data": trained.data if trained else None,
+    }
+    path = ws.root / "runs" / row["key"] / "result.json"
+    if not path.is_file():
+        return JobView(**known, status=str(row["state"]), ended=False)
+    try:
+        result = RunResult.model_validate_json(path.read_bytes())
+    except ValidationError:
+        return JobView(**known, status="UNREADABLE", ended=True, reason=f"{path} is not a result file.")
+    return JobView(**known, **_results(result))
+
+
+def _results(result: RunResult) -> dict[str, Any]:
+    cpus = sum(device.startswith("cpu") for device in result.devices)
+    evaluation = result.evaluation
+    return {
+        "status": result.status.value,
+        "ended": True,
+        "reason": result.reason,
+        "metrics": result.metrics,
+        "scores": evaluation.metrics if evaluation else {},
+        "num_items": evaluation.num_items if evaluation else 0,
+        "suite_digest": evaluation.suite_digest if evaluation else None,
+        "num_tokens": result.num_tokens,
+        "wall_s": result.wall_s,
+        "train_s": result.train_s,
+        "evaluate_s": result.evaluate_s,
+        "cpu_s": result.wall_s * cpus,
+        "gpu_hours": result.wall_s * (len(result.devices) - cpus) / 3600,
+        "devices": result.devices,
+        "checkpoint": result.checkpoint,
+        "checkpoint_digest": result.checkpoint_digest,
+    }
+
+
+def _trial(row: studies.TrialRow, jobs: Iterable[JobView]) -> TrialView:
+    verdict = _object(row.verdict)
+    return TrialView(
+        number=row.number,
+        plan=_read(TrialPlan, row.plan),
+        jobs=tuple(job for job in jobs if job.trial == row.number and job.role != "sealed"),
+        screen=_read(Verdict, verdict.get("screen")),
+        confirm=_read(Verdict, verdict.get("confirm")),
+    )
+
+
+def _others(jobs: Iterable[JobView], trials: Iterable[TrialView]) -> tuple[JobView, ...]:
+    shown = {job.key for trial in trials for job in trial.jobs}
+    return tuple(job for job in jobs if job.key not in shown)
+
+
+def _metric(spec: GoalSpec | None, trials: Sequence[TrialView]) -> MetricName:
+    """What the study is judged by: the first target's metric, else what the verdicts compared."""
+    if spec and spec.targets:
+        return spec.targets[0].metric
+    compared: list[MetricName] = [trial.verdict.metric for trial in trials if trial.verdict]
+    return compared[0] if compared else "bits_per_byte"
+
+
+def _baseline(jobs: Iterable[JobView], metric: str) -> dict[int, float]:
+    """Seed -> dev value of the baseline's finished runs."""
+    runs = [job for job in jobs if job.role in ("baseline", "calibration") and job.status == RunStatus.FINISHED]
+    values = {job.seed: job.scores.get(metric, math.nan) for job in runs if job.seed is not None}
+    return {seed: value for seed, value in sorted(values.items()) if math.isfinite(value)}
+
+
+def _target(spec: GoalSpec | None, metric: str, baseline: Mapping[int, float]) -> float | None:
+    """Where the first target lies on the dev scale: a line to look at, no judgement."""
+    target: Target | None = spec.targets[0] if spec and spec.targets else None
+    if target is None or target.value is None or target.metric != metric:
+        return None
+    if target.relative_to is None:
+        return target.value
+    if target.relative_to != "baseline" or not baseline:
+        return None
+    mean = stats.noise(list(baseline.values())).mean
+    return mean * target.value if target.relation == "ratio" else mean + target.value
+
+
+def _best(trials: Iterable[TrialView], baseline: Mapping[int, float], *, lower: bool) -> tuple[BestPoint, ...]:
+    """Best screened value so far, from the baseline's mean on; what is no evidence does not count."""
+    best: list[BestPoint] = []
+    if baseline:
+        best.append(BestPoint(trial=0, value=stats.noise(list(baseline.values())).mean))
+    for trial in trials:
+        point = _screened(trial)
+        if point and (not best or (point.value < best[-1].value) == lower):
+            best.append(point)
+    return tuple(best)
+
+
+def _screened(trial: TrialView) -> BestPoint | None:
+    """A trial's screened value; its interval is the estimate's, moved to the value."""
+    verdict = trial.screen
+    if trial.number == 0 or verdict is None or verdict.value is None or trial.decision in _NOT_EVIDENCE:
+        return None
+    if verdict.interval is None or verdict.estimate is None:
+        return BestPoint(trial=trial.number, value=verdict.value)
+    low, high = (verdict.value - verdict.estimate + end for end in verdict.interval)
+    return BestPoint(trial=trial.number, value=verdict.value, low=low, high=high)
+
+
+def _spent(ws: Workspace, study: str) -> Spent:
+    try:
+        balance = budget.balance(ws, study)
+    except BudgetSpent:  # never approved: nothing could be spent
+        return Spent()
+    return Spent(allowed=balance.budget, amount=balance.spent, active_s=balance.active_s)
+
+
+def _refusal(event: Event) -> Refusal:
+    return Refusal(at=event.at, what=_said(event), trial=event.trial)
+
+
+def _said(event: Event) -> str:
+    """The sentence in an event's data; without one, all of it."""
+    for name in ("reason", "message"):
+        if isinstance(said := event.data.get(name), str) and said:
+            return said
+    return json.dumps(event.data, ensure_ascii=False) if event.data else "no reason was recorded"
+
+
+def _phases(stream: Iterable[Event]) -> tuple[Phase, ...]:
+    """Time between events, added up by what the later one ends."""
+    seconds: defaultdict[str, float] = defaultdict(float)
+    before, planned = None, False
+    for event in stream:
+        if event.kind not in _PHASES and event.kind not in ("study_started", "study_paused", "unsealed"):
+            continue
+        # The same kind of event tells of the plan, before the approval, and of the calibrated noise, after the data.
+        kind = "approval" if event.kind == "planned" and not planned else event.kind
+        planned = planned or event.kind == "data_built"
+        if before is not None and kind in _PHASES:
+            seconds[_PHASES[kind]] += (event.at - before).total_seconds()
+        before = event.at
+    return tuple(Phase(name=name, seconds=spent) for name, spent in seconds.items() if spent >= 0.05)
+
+
+def _lineage(ws: Workspace, jobs: Sequence[JobView], winner_key: str | None) -> Lineage:
+    """From the file that the jobs really read back to its sources, and on to the winner's checkpoint."""
+    winner = next((job for job in jobs if job.key == winner_key), None)
+    data = next((job.data for job in jobs if job.data), None)
+    manifest = _manifest(ws, Path(data).parent.name) if data else None
+    suites = {job.role == "sealed": job.suite_digest for job in jobs if job.suite_digest}
+    return Lineage(
+        data=data,
+        data_digest=manifest.dataset if manifest else None,
+        sources=tuple(_origin(source) for source in manifest.sources) if manifest else (),
+        steps=tuple(DataStep(name=step.kind, rows_in=step.rows_in, rows_out=step.rows_out) for step in manifest.steps)
+        if manifest
+        else (),
+        rows={split.name: split.rows for split in manifest.splits} if manifest else {},
+        dev_suite_digest=suites.get(False),
+        sealed_suite_digest=suites.get(True),
+        checkpoint=winner.checkpoint if winner else None,
+        checkpoint_digest=winner.checkpoint_digest if winner else None,
+    )
+
+
+def _manifest(ws: Workspace, name: str) -> Manifest | None:
+    """The dataset's manifest; a report is still written where the data are gone."""
+    try:
+        return read_manifest(ws, name)
+    except NightsmithError:
+        return None
+
+
+def _origin(source: SourceRecord) -> Origin:
+    content = sha256(canonical_json(source.content()))
+    return Origin(name=source.ref, num_files=len(source.files), num_rows=source.num_rows, content_digest=content)
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:  # a bare clone that was never installed
+            continue
+    return found
