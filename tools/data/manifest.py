@@ -1,0 +1,158 @@
+"""The manifest of a build: what went in, what was done as SQL, what came out, each by its digest."""
+
+import re
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from nightsmith.record.digest import Contract, canonical_json, file_digest, sha256
+from nightsmith.record.errors import Damaged
+from nightsmith.record.workspace import Workspace
+from nightsmith.tools.base import ToolError
+
+FILE = "manifest.json"
+
+
+class FileRecord(Contract):
+    """One source file."""
+
+    name: str
+    """Path relative to the source."""
+    data_digest: str
+    """SHA-256 of its bytes."""
+    num_bytes: int = Field(ge=0)
+    """Size."""
+
+
+class SourceRecord(Contract):
+    """One source as it was read."""
+
+    ref: str
+    """The reference as it was given."""
+    id: str
+    """Catalogue id, absolute path or glob."""
+    label: str
+    """First part of the names of its rows."""
+    kind: Literal["text", "jsonl", "csv", "parquet", "generator"]
+    """How its rows were read."""
+    note: str = ""
+    """How its files were selected, or which generator made its rows."""
+    text_columns: tuple[str, ...] = ()
+    """Columns whose values make the text."""
+    files: tuple[FileRecord, ...] = ()
+    """Its files."""
+    skipped: dict[str, int] = {}
+    """Reason -> files left out."""
+    num_rows: int = Field(default=0, ge=0)
+    """Rows read."""
+    num_replaced: int = Field(default=0, ge=0)
+    """Rows with bytes that are not UTF-8, now U+FFFD."""
+    num_without_text: int = Field(default=0, ge=0)
+    """Records left out because a text column was missing or not a string."""
+
+    def content(self) -> dict[str, object]:
+        """What the rows follow from: not where the files lie, nor how they were asked for."""
+        files = [[file.name, file.data_digest] for file in self.files]
+        generator = self.note if self.kind == "generator" else ""
+        return {"label": self.label, "kind": self.kind, "columns": self.text_columns, "files": files, "gen": generator}
+
+
+class StepRecord(Contract):
+    """One step as it was done."""
+
+    kind: str
+    """Name of the step."""
+    sql: str
+    """The statement."""
+    values: dict[str, float | int | str] = {}
+    """Values bound to its parameters."""
+    rows_in: int = Field(default=0, ge=0)
+    """Rows before it."""
+    rows_out: int = Field(default=0, ge=0)
+    """Rows after it."""
+
+
+class SplitRecord(Contract):
+    """One published file."""
+
+    name: str
+    """`train`, `dev`, or `fold0`, `fold1`, … (sealed)."""
+    path: str
+    """Path relative to the workspace."""
+    data_digest: str
+    """SHA-256 of the file."""
+    rows: int = Field(ge=0)
+    """Rows."""
+    num_bytes: int = Field(ge=0)
+    """Bytes of text."""
+
+
+class Manifest(Contract):
+    """A published dataset."""
+
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    """Version of this contract."""
+    dataset: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """Digest of the sources' content and the steps; its first 12 digits name the folder."""
+    sources: tuple[SourceRecord, ...]
+    """What was read."""
+    chunk_bytes: int | None = None
+    """Documents were cut into rows of at most so many bytes; null: a document is a row."""
+    steps: tuple[StepRecord, ...]
+    """What was done, in order."""
+    splits: tuple[SplitRecord, ...]
+    """What was published."""
+    engine: str
+    """Program and version that wrote the files; another one may write other bytes for the same rows."""
+
+    @property
+    def name(self) -> str:
+        """Name of its folders."""
+        return self.dataset[:12]
+
+    def split(self, name: str) -> SplitRecord:
+        """The record of one split. ToolError names the splits there are."""
+        for record in self.splits:
+            if record.name == name:
+                return record
+        have = ", ".join(record.name for record in self.splits)
+        raise ToolError(f"Dataset {self.name} has no split {name!r}. Splits: {have}.")
+
+    def path(self, ws: Workspace, name: str) -> Path:
+        """Absolute path of one split's file."""
+        return ws.root / self.split(name).path
+
+
+def dataset_digest(sources: tuple[SourceRecord, ...], chunk_bytes: int | None, steps: tuple[StepRecord, ...]) -> str:
+    """Digest of what a build's rows follow from."""
+    done = [[step.kind, step.sql, step.values] for step in steps]
+    contents = [source.content() for source in sources]
+    return sha256(canonical_json({"schema": 1, "sources": contents, "chunk": chunk_bytes, "steps": done}))
+
+
+def read_manifest(ws: Workspace, dataset: str) -> Manifest:
+    """Read the manifest of a published dataset, by its digest or the first 12 digits of it.
+
+    Raises:
+        ToolError: there is no such dataset; names those there are.
+        Damaged: the manifest cannot be read.
+    """
+    name = dataset[:12]
+    path = ws.data / name / FILE
+    if not re.fullmatch(r"[0-9a-f]{12}", name) or not path.is_file():
+        have = ", ".join(sorted(entry.parent.name for entry in ws.data.glob(f"[0-9a-f]*/{FILE}"))) or "none"
+        raise ToolError(f"There is no dataset {dataset!r}. Datasets in this workspace: {have}. Build one first.")
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except (ValidationError, OSError) as error:
+        raise Damaged(f"{path} cannot be read as a manifest. Build the dataset again to mend it.") from error
+
+
+def damaged_splits(ws: Workspace, manifest: Manifest) -> tuple[str, ...]:
+    """Names of splits whose file is missing or has other bytes than the manifest says."""
+    return tuple(split.name for split in manifest.splits if not _is_intact(ws.root / split.path, split.data_digest))
+
+
+def _is_intact(path: Path, digest: str) -> bool:
+    return path.is_file() and file_digest(path) == digest
