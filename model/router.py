@@ -96,18 +96,16 @@ def routers(model: nn.Module) -> Iterator[Small4Router]:
 
 
 def take_health(model: nn.Module) -> list[RouterHealth]:
-    """Health per layer over the training steps since the last call; counting starts anew. Costs one copy a layer."""
-    health = [measure_load(router.load_E.tolist()) for router in routers(model)]
+    """Health per layer over the training steps since the last call, none where there were none. Counting starts anew."""
+    health = [measure_load(router.load_E.tolist()) for router in routers(model) if router.load_E.any()]
     for router in routers(model):
         router.load_E.zero_()
     return health
 
 
 def measure_load(load: list[int]) -> RouterHealth:
-    """Health of one layer from its choices per expert; no choices at all count as even."""
+    """Health of one layer from its choices per expert, at least one."""
     total = sum(load)
-    if not total:
-        return RouterHealth(max_vio=0.0, entropy=1.0, dead_experts=0)
     shares = [count / total for count in load if count]
     entropy = -sum(share * math.log(share) for share in shares)
     return RouterHealth(

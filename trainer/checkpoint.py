@@ -1,0 +1,130 @@
+"""Checkpoints that are whole or absent: written aside, flushed to disk, renamed. The newest whole one is resumed from."""
+
+import io
+import json
+import os
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import nn
+
+from nightsmith.model.load import WEIGHTS, load_weights
+from nightsmith.record.digest import canonical_json, file_digest, sha256
+
+STATE, MANIFEST = "trainer.pt", "manifest.json"
+KEPT = 2
+"""Checkpoints kept in a run folder: the newest, and the one before it in case the newest is damaged."""
+
+
+@dataclass
+class TrainState:
+    """What resuming needs beside weights, optimizer and generator; the data order is a function of step and seed."""
+
+    initial_digest: str
+    """Digest of the weights before the first step."""
+    step: int = 0
+    """Optimizer steps done."""
+    losses: list[float] = field(default_factory=list)
+    """Training loss of each step, nats per token."""
+    train_s: float = 0.0
+    """Seconds in training steps, all attempts together."""
+
+
+def serialise(model: nn.Module) -> bytes:
+    """The model's weights as a safetensors file."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    return safetensors.torch.save(tensors, metadata={"format": "pt"})
+
+
+def model_digest(model: nn.Module) -> str:
+    """SHA-256 of the weights file that `save` would write."""
+    return sha256(serialise(model))
+
+
+def folder(run_dir: Path, step: int) -> Path:
+    """Where the checkpoint of a step is, or will be."""
+    return run_dir / f"checkpoint-{step:08d}"
+
+
+def save(run_dir: Path, model: Any, optimizer: torch.optim.Optimizer, state: TrainState) -> None:
+    """Write `checkpoint-<step>` so that it is there whole or not at all; older ones beyond KEPT are removed.
+
+    Raises:
+        OSError: the disk is full (or worse); what was there before is intact.
+    """
+    final = folder(run_dir, state.step)
+    aside = run_dir / f".{final.name}.tmp"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    try:
+        _write_files(aside, model, optimizer, state)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    if final.exists():  # a damaged one that `latest` passed over
+        shutil.rmtree(final)
+    aside.rename(final)
+    _flush_folder(run_dir)
+    for old in _checkpoints(run_dir)[KEPT:]:
+        shutil.rmtree(old)
+
+
+def _write_files(folder: Path, model: Any, optimizer: torch.optim.Optimizer, state: TrainState) -> None:
+    buffer = io.BytesIO()
+    resume = {"optimizer": optimizer.state_dict(), "generator": torch.get_rng_state(), "state": vars(state)}
+    torch.save(resume, buffer)
+    files = {
+        "config.json": model.config.to_json_string(use_diff=False).encode(),
+        WEIGHTS: serialise(model),
+        STATE: buffer.getvalue(),
+    }
+    manifest = {name: sha256(content) for name, content in files.items()}
+    for name, content in {**files, MANIFEST: canonical_json(manifest).encode()}.items():
+        _write_flushed(folder / name, content)
+    _flush_folder(folder)
+
+
+def _write_flushed(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def latest(run_dir: Path) -> Path | None:
+    """The newest checkpoint whose files are as they were written; None where there is none."""
+    return next((path for path in _checkpoints(run_dir) if _is_whole(path)), None)
+
+
+def restore(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainState:
+    """Put weights, optimizer and torch's generator back as they were at the checkpoint, bit by bit."""
+    load_weights(model, checkpoint)
+    resume = torch.load(checkpoint / STATE, weights_only=True)
+    optimizer.load_state_dict(resume["optimizer"])
+    torch.set_rng_state(resume["generator"])
+    return TrainState(**resume["state"])
+
+
+def _checkpoints(run_dir: Path) -> list[Path]:
+    """Newest first."""
+    return sorted(run_dir.glob("checkpoint-*"), reverse=True)
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        manifest = json.loads((checkpoint / MANIFEST).read_text())
+        return all(file_digest(checkpoint / name) == digest for name, digest in manifest.items())
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,175 @@
+"""From-scratch pre-training: a compact loop whose every step is a function of the spec.
+
+Equal spec and thread count give bit-equal weights on a CPU, whether the run was interrupted or not.
+
+B windows of a batch, L window length, V vocabulary.
+"""
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nightsmith.model.load import weights_digest
+from nightsmith.model.router import take_health
+from nightsmith.model.small4 import build
+from nightsmith.trainer import checkpoint
+from nightsmith.trainer.attempt import Attempt, Ended
+from nightsmith.trainer.device import set_up_torch
+from nightsmith.trainer.evaluate import evaluate_model
+from nightsmith.trainer.schedule import learning_rate
+from nightsmith.trainer.spec import PretrainSpec, RunStatus
+from nightsmith.trainer.text import Windows, read_tokens
+
+EVENT_EVERY_S = 1.0
+LOSS_TAIL = 0.05
+"""The reported training loss is the mean over the last twentieth of the steps."""
+
+
+def run(attempt: Attempt, spec: PretrainSpec) -> None:
+    """Train to the end of the spec, or go on from the newest checkpoint, then evaluate. Fills `attempt.facts`.
+
+    Raises:
+        Ended: asked to end (a checkpoint to go on from is on disk), or the loss is not finite.
+    """
+    attempt.phase("data")
+    architecture = spec.architecture
+    tokens = read_tokens(Path(spec.data), spec.data_digest)
+    windows = Windows(tokens, architecture.seq_len, architecture.batch_size, spec.seed)
+    attempt.phase("build")
+    training = Pretraining(attempt, spec, windows)
+    attempt.phase("train")
+    training.train()
+    if spec.dev_suite is not None:
+        evaluate_model(attempt, training.model, spec.dev_suite)
+
+
+class Pretraining:
+    """Model, optimizer and state of one run."""
+
+    def __init__(self, attempt: Attempt, spec: PretrainSpec, windows: Windows) -> None:
+        """Build the model and, where the run folder has a whole checkpoint, restore it."""
+        self._device = set_up_torch(attempt)
+        self._attempt, self._spec, self._windows = attempt, spec, windows
+        self._step_tokens = spec.architecture.batch_size * spec.architecture.seq_len
+        self.model: Any = build(spec.architecture, router_aux_loss_coef=spec.router_aux_loss_coef, seed=spec.seed)
+        initial_digest = checkpoint.model_digest(self.model)
+        self.model.to(self._device)
+        self._optimizer = make_optimizer(self.model, spec)
+        self._state = checkpoint.TrainState(initial_digest=initial_digest)
+        found = checkpoint.latest(attempt.run_dir)
+        if found is not None:
+            self._state = checkpoint.restore(found, self.model, self._optimizer)
+        self._saved_step = None if found is None else self._state.step
+        self._first_step = self._state.step
+        self._note_progress()
+
+    def train(self) -> None:
+        """Steps until the spec's number is done; checkpoints by the clock, on being asked to end, and at the end."""
+        self.model.train()
+        event_at, checkpoint_at = 0.0, time.monotonic() + self._spec.checkpoint_every_s
+        while self._state.step < self._spec.num_steps:
+            self._step()
+            self._note_progress()
+            now = time.monotonic()
+            if now >= event_at:
+                self._write_event()
+                event_at = now + EVENT_EVERY_S
+            if now >= checkpoint_at:
+                self._save()
+                checkpoint_at = time.monotonic() + self._spec.checkpoint_every_s
+            if self._attempt.ending() is not None:
+                self._save()
+                self._attempt.end_if_asked()
+        self._write_event()
+        self._save()
+
+    def _step(self) -> None:
+        """One optimizer step. Raises Ended before the weights could take a value that is not finite."""
+        started, step, spec = time.perf_counter(), self._state.step, self._spec
+        batch_BL = torch.from_numpy(self._windows.batch(step)).to(self._device)
+        loss = next_token_loss(self.model, batch_BL)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), spec.grad_clip).item()
+        if not math.isfinite(loss.item()) or not math.isfinite(norm):
+            raise Ended(RunStatus.NOT_FINITE, _not_finite(spec, step, loss.item(), norm))
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate(spec, step)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self._state.losses.append(loss.item())
+        self._state.step += 1
+        self._state.train_s += time.perf_counter() - started
+
+    def _note_progress(self) -> None:
+        facts, state = self._attempt.facts, self._state
+        facts.initial_digest = state.initial_digest
+        facts.num_steps, facts.num_tokens = state.step, state.step * self._step_tokens
+        facts.train_s = state.train_s
+        if state.losses:
+            facts.metrics["train/loss"] = tail_mean(state.losses)
+            facts.metrics["time/tokens_per_s"] = facts.num_tokens / state.train_s
+
+    def _write_event(self) -> None:
+        state, facts, num_steps = self._state, self._attempt.facts, self._spec.num_steps
+        health = take_health(self.model)
+        if health:
+            facts.metrics["router/max_vio"] = max(layer.max_vio for layer in health)
+            facts.metrics["router/entropy"] = min(layer.entropy for layer in health)
+            facts.metrics["router/dead_experts"] = float(sum(layer.dead_experts for layer in health))
+        self._attempt.journal.write(
+            "step",
+            step=state.step,
+            num_steps=num_steps,
+            loss=state.losses[-1] if state.losses else None,
+            learning_rate=learning_rate(self._spec, max(0, state.step - 1)),
+            tokens_per_s=facts.metrics.get("time/tokens_per_s"),
+            eta_s=(num_steps - state.step) * state.train_s / state.step if state.step else None,
+            attempt_tokens=(state.step - self._first_step) * self._step_tokens,
+            router=[vars(layer) for layer in health],
+        )
+
+    def _save(self) -> None:
+        """Checkpoint, unless this very step is on disk already."""
+        facts, started = self._attempt.facts, time.monotonic()
+        if self._saved_step != self._state.step:
+            checkpoint.save(self._attempt.run_dir, self.model, self._optimizer, self._state)
+            self._saved_step = self._state.step
+        facts.checkpoint = checkpoint.folder(self._attempt.run_dir, self._state.step)
+        facts.checkpoint_digest = weights_digest(facts.checkpoint)
+        spent = time.monotonic() - started
+        facts.metrics["time/checkpoint_s"] = facts.metrics.get("time/checkpoint_s", 0.0) + spent
+        self._attempt.journal.write("checkpoint", step=self._state.step, wall_s=spent)
+
+
+def next_token_loss(model: Any, batch_BL: Tensor) -> Tensor:
+    """Mean cross-entropy, in nats per token, of each token of the windows (B, L + 1) but the first."""
+    logits_BLV = model(input_ids=batch_BL[:, :-1], use_cache=False).logits
+    return F.cross_entropy(logits_BLV.float().flatten(0, 1), batch_BL[:, 1:].flatten())
+
+
+def make_optimizer(model: nn.Module, spec: PretrainSpec) -> torch.optim.AdamW:
+    """AdamW that decays matrices only. Its learning rate is set before every step."""
+    parameters = list(model.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": spec.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=spec.learning_rate, betas=(0.9, spec.beta2), fused=True)
+
+
+def tail_mean(losses: list[float]) -> float:
+    """Mean over the last LOSS_TAIL of the steps, at least one: a single step's loss is mostly noise."""
+    tail = losses[-max(1, round(LOSS_TAIL * len(losses))) :]
+    return math.fsum(tail) / len(tail)
+
+
+def _not_finite(spec: PretrainSpec, step: int, loss: float, norm: float) -> str:
+    return (
+        f"Loss {loss:g} with gradient norm {norm:g} at step {step}. Lower the learning rate "
+        f"(now {spec.learning_rate:g}) or lengthen the warm-up (now {spec.warmup_share:g} of the steps)."
+    )
