@@ -34,9 +34,9 @@ class Cost(Contract):
 class Deadline(Contract):
     """A point in time by which a study ends."""
 
-    time: str = Field(pattern=r"^\d{2}:\d{2}$")
+    time: str = Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")
     """HH:MM, 24 hours, local time."""
-    date: str | None = None
+    date: str | None = Field(default=None, pattern=r"^\d{4}-\d{2}-\d{2}$")
     """YYYY-MM-DD; null: the next occurrence of `time`."""
 
 
@@ -285,7 +285,16 @@ def _deadline(budget: Budget, now: Clock) -> str | None:
         return None
     at = time.fromisoformat(budget.deadline.time)
     if budget.deadline.date is not None:
-        return datetime.combine(date.fromisoformat(budget.deadline.date), at).astimezone().isoformat()
+        return datetime.combine(_day(budget.deadline.date), at).astimezone().isoformat()
     today = now().astimezone().date()
     first = datetime.combine(today, at).astimezone()
     return (first if first > now() else datetime.combine(today + timedelta(days=1), at).astimezone()).isoformat()
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise NightsmithError(
+            f"The deadline's date {text!r} is not in the calendar ({error}). Give YYYY-MM-DD."
+        ) from error

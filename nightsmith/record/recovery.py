@@ -34,17 +34,30 @@ def _synced_replace(source: Path, target: Path) -> None:
             source.replace(target)
 
 
+def _stat(path: Path) -> os.stat_result | None:
+    """SQLite removes its log when the last connection closes: between two questions it may be gone."""
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
+
+
 def flaw(path: Path) -> str | None:
     """Why a record cannot be trusted; None when it is sound. Other errors, such as a full disk, pass through.
 
     The file is never opened directly: closing such a descriptor would drop this process's SQLite locks on it.
     """
-    if path.stat().st_size == 0:
+    size, log = path.stat().st_size, _stat(path.with_name(f"{path.name}-wal"))
+    if size == 0:
         return "the file is empty"
+    # Only a checkpoint that a power cut ended may leave half a page, and the log still has that page.
+    is_settled = log is None or log.st_size == 0
     try:
         with closing(connect(path)) as db:
             if schema.version(db) is None:
                 return "the file has no schema version"
+            if is_settled and size % int(db.execute("PRAGMA page_size").fetchone()[0]) != 0:
+                return "the file ends inside a page"
             if path.stat().st_size > FULL_CHECK_BYTES:
                 return None
             verdict = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
@@ -157,10 +170,9 @@ def keep_good(root: Path) -> None:
 
 def is_due(root: Path, at: datetime, age_s: float) -> bool:
     """Whether the record changed since the last good copy, and that copy is older than `age_s`."""
-    good = root / f"{NAME}.good"
-    if not good.exists():
+    good = _stat(root / f"{NAME}.good")
+    if good is None:
         return True
-    made = good.stat().st_mtime
-    files = (root / NAME, root / f"{NAME}-wal")
-    changed = any(path.exists() and path.stat().st_mtime > made for path in files)
-    return changed and at.timestamp() - made > age_s
+    files = (_stat(root / name) for name in (NAME, f"{NAME}-wal"))
+    changed = any(file is not None and file.st_mtime > good.st_mtime for file in files)
+    return changed and at.timestamp() - good.st_mtime > age_s
