@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path, PurePosixPath
 
 from nightsmith.record.digest import sha256
+from nightsmith.tools.arguments import did_you_mean
 from nightsmith.tools.base import ToolError
 from nightsmith.tools.data.sources import Generator, Source, SourceFile, from_files, walk
 
@@ -146,17 +147,9 @@ def load_gym(ref: str, task: str) -> Source:
     """Seeded generator of one reasoning-gym task."""
     if task not in gym_tasks():
         raise ToolError(
-            f"reasoning-gym has no task {task!r}.{near(task, gym_tasks())} Tasks: {', '.join(gym_tasks()[:8])}, …"
+            f"reasoning-gym has no task {task!r}.{did_you_mean(task, gym_tasks())} Some: {', '.join(gym_tasks()[:6])}."
         )
     generator = Generator(task=task, version=metadata.version("reasoning-gym"))
     source_id = f"{GYM}:{task}"
     return Source(ref=ref, id=source_id, label=source_id, kind="generator", generator=generator,
                   note=f"reasoning-gym {generator.version}")  # fmt: skip
-
-
-def near(name: str, known: tuple[str, ...] | list[str]) -> str:
-    """The names most like a misspelt one, as a sentence with a leading space; empty if none is like it."""
-    import difflib
-
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.55)
-    return f" Did you mean {' or '.join(repr(match) for match in close)}?" if close else ""

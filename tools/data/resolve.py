@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
+from nightsmith.tools.arguments import did_you_mean
 from nightsmith.tools.base import ToolError
 from nightsmith.tools.data import catalogue
 from nightsmith.tools.data.sources import Source, from_file, from_files, from_folder, source_file
@@ -112,4 +113,4 @@ def _siblings(path: Path) -> str:
         names = [entry.name for entry in os.scandir(parent) if not entry.name.startswith(".")]
     except OSError:
         return f" {str(parent)!r} cannot be listed."
-    return catalogue.near(path.name, sorted(names)) or f" {str(parent)!r} has nothing of a similar name."
+    return did_you_mean(path.name, sorted(names)) or f" {str(parent)!r} has nothing of a similar name."
