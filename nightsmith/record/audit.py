@@ -10,6 +10,7 @@ from pydantic import AwareDatetime, JsonValue
 
 from nightsmith.record.clock import Clock, utc_now
 from nightsmith.record.digest import Contract, canonical_json, sha256
+from nightsmith.record.errors import Damaged
 
 if TYPE_CHECKING:
     from nightsmith.record.workspace import Workspace
@@ -41,9 +42,11 @@ def os_user() -> str:
 def append(db: sqlite3.Connection, action: str, detail: dict[str, Any], *, now: Clock = utc_now) -> int:
     """Append a line inside the caller's transaction. Returns its position.
 
-    `detail` is plain JSON data; NaN and infinities raise ValueError.
+    `detail` is plain JSON data; NaN and infinities raise ValueError, a removed head of the chain Damaged.
     """
     head = db.execute("SELECT seq, hash FROM audit_head").fetchone()
+    if head is None:
+        raise Damaged("The audit's head is gone from record.db, so nothing can be added to it. Restore a backup of it.")
     seq = int(head["seq"]) + 1
     fields = (seq, now().isoformat(), os_user(), action, canonical_json(detail))
     digest = _chained(str(head["hash"]), fields)

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nightsmith.record import audit
+from nightsmith.record.errors import Damaged
 from nightsmith.record.workspace import Workspace
 
 MakeWorkspace = Callable[[], contextlib.AbstractContextManager[Workspace]]
@@ -54,6 +55,15 @@ def test_an_empty_chain_is_whole_and_an_emptied_one_is_not(ws: Workspace) -> Non
     with ws.write() as db:
         db.execute("DELETE FROM audit")
     assert audit.verify(ws) == 1
+
+
+def test_a_chain_without_its_head_takes_no_more_lines(ws: Workspace) -> None:
+    append(ws, 2)
+    with ws.write() as db:
+        db.execute("DELETE FROM audit_head")
+    assert audit.verify(ws) == 3
+    with pytest.raises(Damaged, match="head is gone"):
+        append(ws, 1)
 
 
 @settings(max_examples=40, deadline=None)
