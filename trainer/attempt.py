@@ -9,7 +9,7 @@ from nightsmith.trainer.journal import Journal
 from nightsmith.trainer.spec import RunStatus
 
 
-class Ended(Exception):  # noqa: N818
+class Ended(Exception):
     """A job ends early, in order. Not an error: it becomes the result's status and reason."""
 
     def __init__(self, status: RunStatus, reason: str) -> None:

@@ -4,6 +4,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from nightsmith.evals.run import evaluate
 from nightsmith.evals.suite import EvidenceAltered
 from nightsmith.evals.types import EvaluateSpec, SuiteSpec
@@ -21,7 +23,9 @@ def run(attempt: Attempt, spec: EvaluateSpec) -> None:
     """
     attempt.phase("build")
     checkpoint = Path(spec.checkpoint)
-    model = load(checkpoint).to(set_up_torch(attempt))
+    device = set_up_torch(attempt)
+    model: nn.Module = load(checkpoint)
+    model.to(device)
     if (found := weights_digest(checkpoint)) != spec.checkpoint_digest:
         raise EvidenceAltered(
             f"The weights of {checkpoint} have SHA-256 {found[:12]}, the spec names {spec.checkpoint_digest[:12]}: "
@@ -32,7 +36,7 @@ def run(attempt: Attempt, spec: EvaluateSpec) -> None:
 
 
 def evaluate_model(attempt: Attempt, model: Any, suite: SuiteSpec) -> None:
-    """Evaluate the weights that `attempt.facts` names; the evaluation becomes a fact. Raises Ended when asked to end."""
+    """Evaluate the weights that `attempt.facts` names; the evaluation becomes a fact. Raises Ended when asked to."""
     attempt.phase("evaluate")
     facts, started = attempt.facts, time.monotonic()
 

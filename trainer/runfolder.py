@@ -1,17 +1,18 @@
 """The files of a run folder through which a job and its controllers agree. Torch-free.
 
-    spec.json     what is run: written by the starter
-    launch.json   how the newest attempt is started: written by the starter
-    lock          held (flock) by the process that runs the job, as long as it lives
-    claim-N.json  attempt N was taken by this process; created once, never changed: no attempt runs twice
-    events.jsonl  heartbeats, phases, steps
-    result.json   the RunResult
-    exit.json     attempt N has ended, and this is the result's digest: written last
+spec.json     what is run: written by the starter
+launch.json   how the newest attempt is started: written by the starter
+lock          held (flock) by the process that runs the job, as long as it lives
+claim-N.json  attempt N was taken by this process; created once, never changed: no attempt runs twice
+events.jsonl  heartbeats, phases, steps
+result.json   the RunResult
+exit.json     attempt N has ended, and this is the result's digest: written last
 """
 
 import fcntl
 import json
 import os
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -20,7 +21,7 @@ from pydantic import Field
 
 from nightsmith.record.digest import Contract, sha256
 from nightsmith.record.errors import Damaged
-from nightsmith.trainer.spec import RunResult
+from nightsmith.trainer.spec import LaunchSpec, RunResult, RunSpec
 
 SPEC, LAUNCH, LOCK, RESULT, EXIT, LOG = "spec.json", "launch.json", "lock", "result.json", "exit.json", "log.txt"
 
@@ -47,7 +48,7 @@ class ExitRecord(Contract):
 
 def write_atomic(path: Path, content: str) -> None:
     """Write a file that is there whole or not at all, also after a power cut."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside = path.with_name(f".{path.name}.{_writer()}.tmp")
     with aside.open("w") as file:
         file.write(content)
         file.flush()
@@ -80,7 +81,7 @@ def is_locked(run_dir: Path) -> bool:
 
 def claim(run_dir: Path, claimed: Claim) -> bool:
     """Take an attempt; False where it was taken before. Whoever links the file first has it, for ever."""
-    aside = run_dir / f".claim-{claimed.attempt}.{os.getpid()}.tmp"
+    aside = run_dir / f".claim-{claimed.attempt}.{_writer()}.tmp"
     aside.write_text(claimed.model_dump_json())
     try:
         os.link(aside, _claim_path(run_dir, claimed.attempt))
@@ -91,12 +92,27 @@ def claim(run_dir: Path, claimed: Claim) -> bool:
     return True
 
 
+def void(attempt: int) -> Claim:
+    """A claim that keeps every process from taking the attempt."""
+    return Claim(attempt=attempt, pid=0, pid_start=0)
+
+
 def read_claim(run_dir: Path, attempt: int) -> Claim | None:
     """Who took the attempt, if anybody did."""
     try:
         return Claim.model_validate_json(_claim_path(run_dir, attempt).read_bytes())
     except FileNotFoundError:
         return None
+
+
+def prepare(run_dir: Path, spec: RunSpec, launch: LaunchSpec, attempt: int) -> None:
+    """Write what the process of an attempt reads, and clear away how earlier attempts ended. May be repeated."""
+    with suppress(FileNotFoundError):
+        if ExitRecord.model_validate_json((run_dir / EXIT).read_bytes()).attempt < attempt:
+            (run_dir / EXIT).unlink()
+            (run_dir / RESULT).unlink()
+    write_atomic(run_dir / SPEC, spec.model_dump_json(indent=1))
+    write_atomic(run_dir / LAUNCH, launch.model_dump_json(indent=1))
 
 
 def finish(run_dir: Path, attempt: int, result: RunResult) -> None:
@@ -138,6 +154,11 @@ def process_age_s() -> float:
     """Seconds since this process was started."""
     uptime = float(Path("/proc/uptime").read_text().split()[0])
     return uptime - (process_start(os.getpid()) or 0) / os.sysconf("SC_CLK_TCK")
+
+
+def _writer() -> str:
+    """Tells the temporary files of two writers apart."""
+    return f"{os.getpid()}-{threading.get_ident()}"
 
 
 def _claim_path(run_dir: Path, attempt: int) -> Path:

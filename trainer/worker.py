@@ -46,7 +46,9 @@ MEMORY_PHRASES = ("out of memory", "can't allocate memory")
 
 def main(argv: list[str] | None = None) -> int:
     """Run one attempt. Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m nightsmith.trainer.worker", description="Run one attempt of a job.")
+    parser = argparse.ArgumentParser(
+        prog="python -m nightsmith.trainer.worker", description="Run one attempt of a job."
+    )
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("--attempt", type=int, default=1)
     args = parser.parse_args(argv)

@@ -33,8 +33,8 @@ MIGRATIONS: tuple[str, ...] = (
     INSERT INTO audit_head VALUES (0, '');
 
     CREATE TABLE jobs (
-        key TEXT PRIMARY KEY, study, step, trial, role, spec, launch, state, pid, pid_start, created_at, finished_at,
-        result);
+        key TEXT PRIMARY KEY, study, step, trial, role, spec, launch, attempt, state, created_at, started_at,
+        finished_at, result);
     CREATE INDEX jobs_by_study ON jobs (study, created_at);
 
     CREATE TABLE studies (

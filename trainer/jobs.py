@@ -1,0 +1,238 @@
+"""Jobs: started exactly once, under approval, budget and lease; watched through their files; settled exactly once.
+
+A start is an intent in the record (one transaction with approval, reservation and lease), then a process. Whoever dies
+in between, `start` may be called again: the process that links `claim-N.json` first runs attempt N, every other one
+leaves. Torch-free.
+"""
+
+import os
+import signal
+import sqlite3
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from nightsmith.record import approvals, audit, budget, events, leases
+from nightsmith.record.clock import utc_now
+from nightsmith.record.digest import Contract
+from nightsmith.record.errors import Refused
+from nightsmith.record.leases import DeviceKind
+from nightsmith.record.workspace import Workspace
+from nightsmith.trainer import jobrows, runfolder, settlement
+from nightsmith.trainer.accounting import reservation
+from nightsmith.trainer.jobrows import STARTED, JobRow, Role, rows
+from nightsmith.trainer.journal import JOURNAL, read_tail
+from nightsmith.trainer.launch import local
+from nightsmith.trainer.spec import RunResult, RunSpec, RunStatus
+
+__all__ = ["JobRow", "Progress", "Role", "num_starts", "poll", "progress", "rows", "start", "stop"]
+
+CONTINUED = frozenset({RunStatus.KILLED, RunStatus.STOPPED, RunStatus.DISK_FULL})
+"""Ends after which the same job may be started again and goes on from its last checkpoint."""
+KILL_WAIT_S = 5.0
+POLL_S = 0.05
+
+
+class Progress(Contract):
+    """How a job stands, from its journal. Null: not known yet."""
+
+    phase: str | None = None
+    """start, data, build, train or evaluate."""
+    step: int | None = None
+    """Optimizer steps done."""
+    num_steps: int | None = None
+    """Optimizer steps in all."""
+    loss: float | None = None
+    """Training loss of the newest step, nats per token."""
+    tokens_per_s: float | None = None
+    """Mean training speed."""
+    eta_s: float | None = None
+    """Seconds until training ends."""
+    evaluated: float | None = None
+    """Share of the evaluation that is done."""
+    at: datetime | None = None
+    """Last sign of life."""
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What a caller asks to start."""
+
+    key: str
+    study: str
+    step: str
+    trial: int | None
+    role: Role
+    spec: RunSpec
+    time_limit_s: float
+    num_devices: int
+    device_kind: DeviceKind
+
+
+def start(
+    ws: Workspace,
+    spec: RunSpec,
+    *,
+    study: str,
+    step: str,
+    trial: int | None = None,
+    role: Role,
+    time_limit_s: float,
+    num_devices: int = 1,
+    device_kind: DeviceKind = "cpu",
+) -> str:
+    """Start a job and return its key. Called again with the same study, step and spec it starts nothing new.
+
+    A job that was killed, stopped or met a full disk is started again, under this call's limits, and goes on from its
+    last checkpoint; one that ended otherwise stays as it is.
+
+    Raises:
+        NotApproved, BudgetSpent, NoDevice: refused; the audit and the study's events say so.
+    """
+    key = jobrows.key_of(study, step, spec)
+    request = _Request(key, study, step, trial, role, spec, time_limit_s, num_devices, device_kind)
+    _settle_if_ended(ws, key)
+    try:
+        with ws.write() as db:
+            row = _intend(db, request, ws.run_dir(key))
+    except Refused as refusal:
+        _record_refusal(ws, request, refusal)
+        raise
+    if row.state == STARTED:
+        _spawn(row)
+    return key
+
+
+def poll(ws: Workspace, key: str) -> RunResult | None:
+    """The result of a job that has ended; None while it runs. Settles budget and lease, once, at the first sight of it.
+
+    Raises NightsmithError where there is no such job.
+    """
+    local.reap()
+    row = jobrows.get(ws, key)
+    if row.state == STARTED and (result := settlement.find_end(row)) is not None:
+        settlement.settle(ws, row, result)
+        row = jobrows.get(ws, key)
+    return row.result
+
+
+def stop(ws: Workspace, key: str, *, grace_s: float = 30.0) -> RunResult | None:
+    """End a job: asked to checkpoint and leave, and killed after `grace_s` seconds. Returns its result.
+
+    Raises NightsmithError where there is no such job.
+    """
+    row = jobrows.get(ws, key)
+    folder = Path(row.launch.workdir)
+    if row.state != STARTED:
+        return row.result
+    if (
+        not runfolder.claim(folder, runfolder.void(row.attempt))
+        and (claim := runfolder.read_claim(folder, row.attempt)) is not None
+    ):
+        for number, wait_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, KILL_WAIT_S)):
+            _signal(claim, number)
+            if _wait_unlocked(folder, wait_s):
+                break
+    return poll(ws, key)
+
+
+def progress(ws: Workspace, key: str) -> Progress:
+    """How a job stands. Everything is null before its process has written anything."""
+    row = jobrows.get(ws, key)
+    lines = [line for line in read_tail(Path(row.launch.workdir) / JOURNAL) if line.get("attempt") == row.attempt]
+    newest: dict[str, dict[str, Any]] = {line["kind"]: line for line in lines}
+    training, evaluation = newest.get("step", {}), newest.get("evaluate")
+    return Progress(
+        phase=newest.get("phase", {}).get("phase"),
+        **{name: training.get(name) for name in ("step", "num_steps", "loss", "tokens_per_s", "eta_s")},
+        evaluated=evaluation["done"] / evaluation["total"] if evaluation else None,
+        at=lines[-1]["at"] if lines else None,
+    )
+
+
+def num_starts(ws: Workspace, key: str) -> int:
+    """How often a job was started. Raises NightsmithError where there is no such job."""
+    return jobrows.get(ws, key).attempt
+
+
+def _intend(db: sqlite3.Connection, request: _Request, folder: Path) -> JobRow:
+    """The job's row, with a new attempt intended where the job is new or may go on. Raises Refused."""
+    row = jobrows.find(db, request.key)
+    if row is not None and row.state not in CONTINUED:
+        return row
+    approvals.require(db, request.study, kind=request.spec.kind, time_limit_s=request.time_limit_s)
+    amount = reservation(
+        request.spec, request.role, time_limit_s=request.time_limit_s,
+        num_devices=request.num_devices, device_kind=request.device_kind,
+    )  # fmt: skip
+    budget.reserve(db, request.study, request.key, amount)
+    devices = leases.acquire(db, request.key, request.num_devices, request.device_kind)
+    attempt, now = (row.attempt + 1 if row else 1), utc_now()
+    intended = JobRow(
+        key=request.key, study=request.study, step=request.step, trial=request.trial, role=request.role,
+        spec=request.spec, launch=local.worker(folder, attempt, devices, request.time_limit_s), attempt=attempt,
+        created_at=row.created_at if row else now, started_at=now,
+    )  # fmt: skip
+    jobrows.put(db, intended)
+    _record_start(db, intended)
+    return intended
+
+
+def _spawn(row: JobRow) -> None:
+    """Bring up a process for the attempt unless one has claimed it. Two processes do no harm: one of them leaves."""
+    folder = Path(row.launch.workdir)
+    if runfolder.read_claim(folder, row.attempt) is not None:
+        return
+    runfolder.prepare(folder, row.spec, row.launch, row.attempt)
+    local.launch(row.launch)
+
+
+def _settle_if_ended(ws: Workspace, key: str) -> None:
+    """Take note of an end that nobody has polled for, so that the job can be started again."""
+    with ws.read() as db:
+        known = jobrows.find(db, key) is not None
+    if known:
+        poll(ws, key)
+
+
+def _record_start(db: sqlite3.Connection, row: JobRow) -> None:
+    detail = {
+        "kind": row.spec.kind,
+        "step": row.step,
+        "role": row.role,
+        "attempt": row.attempt,
+        "devices": list(row.launch.devices),
+        "time_limit_s": row.launch.time_limit_s,
+    }
+    events.insert(db, row.study, "job_started", trial=row.trial, job=row.key, data=detail)
+    audit.append(db, "job.started", {"job": row.key, "study": row.study, "spec": row.spec.digest(), **detail})
+
+
+def _record_refusal(ws: Workspace, request: _Request, refusal: Refused) -> None:
+    detail = {"kind": request.spec.kind, "step": request.step, "role": request.role, "reason": str(refusal)}
+    with ws.write() as db:
+        events.insert(db, request.study, "refused", trial=request.trial, job=request.key, data=detail)
+        audit.append(db, "job.refused", {"job": request.key, "study": request.study, **detail})
+
+
+def _signal(claim: runfolder.Claim, number: signal.Signals) -> None:
+    """Signal the process group of a claim, if that very process still lives."""
+    if runfolder.process_start(claim.pid) != claim.pid_start:
+        return
+    with suppress(ProcessLookupError):
+        if os.getpgid(claim.pid) == claim.pid:
+            os.killpg(claim.pid, number)
+        else:  # started by hand, inside a group that is not its own
+            os.kill(claim.pid, number)
+
+
+def _wait_unlocked(folder: Path, seconds: float) -> bool:
+    until = time.monotonic() + seconds
+    while runfolder.is_locked(folder):
+        if time.monotonic() >= until:
+            return False
+        time.sleep(POLL_S)
+    return True
