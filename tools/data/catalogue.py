@@ -15,7 +15,7 @@ from nightsmith.tools.arguments import did_you_mean
 from nightsmith.tools.base import ToolError
 from nightsmith.tools.data.sources import Generator, Source, SourceFile, from_files, walk
 
-STDLIB_MAX_BYTES = 8_000_000
+STDLIB_MAX_BYTES = 16_000_000
 """Bytes of source text that `python-stdlib` takes at most."""
 STDLIB_LEFT_OUT = frozenset({
     "site-packages", "dist-packages", "test", "tests", "idlelib", "idle_test", "lib2to3", "tkinter", "turtledemo",

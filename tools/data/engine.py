@@ -16,11 +16,15 @@ LOCKS = (
     "autoload_known_extensions = false",
     "allow_community_extensions = false",
     "python_enable_replacements = false",
+    "enable_progress_bar = false",
     f"max_temp_directory_size = '{SPILL_LIMIT}'",
     "preserve_insertion_order = true",
     "lock_configuration = true",
 )
-"""Set last, in this order: after them nothing outside the folder can be opened, and no setting changed."""
+"""Set last, in this order: after them nothing outside the folder can be opened, and no setting changed.
+
+The progress bar would be printed to stdout.
+"""
 
 
 @contextmanager

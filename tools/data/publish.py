@@ -14,6 +14,8 @@ from nightsmith.tools.data.manifest import FILE, Manifest, damaged_splits, read_
 
 STAGING = ".build-"
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+ENGINE_SIGNS = ("No space left", "File too large", "quota", "max_temp_directory_size")
+"""What DuckDB says when it cannot write or spill any more."""
 SPACE_FACTOR = 2.5
 """Free space that a build asks for, in bytes a source byte: rows as read, splits, what the engine spills."""
 
@@ -111,7 +113,9 @@ def _disk_trouble_said(folder: Path) -> Generator[None]:
             raise ToolError(f"{folder.parent} cannot be written ({error.strerror}). Mend its permissions.") from error
         raise
     except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
-        raise _full(folder, error) from error
+        if any(sign in str(error) for sign in ENGINE_SIGNS):
+            raise _full(folder, error) from error
+        raise
 
 
 def _full(folder: Path, error: Exception) -> ToolError:

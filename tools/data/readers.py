@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -18,6 +19,8 @@ TEXT_NAMES = ("text", "content", "body", "document", "code", "completion", "answ
 """Column names that mean the text, best first."""
 PAIRS = (("prompt", "completion"), ("question", "answer"), ("instruction", "output"), ("prompt", "response"))
 """Column pairs that make one text together, joined by a newline."""
+SURROGATES = re.compile("[\ud800-\udfff]")
+"""Halves of UTF-16 pairs: JSON can escape a lone one, UTF-8 cannot hold it."""
 SAMPLE_RECORDS = 1000
 """Records from which the text columns are chosen."""
 
@@ -105,16 +108,8 @@ def _row(source: str, record: Record, text_columns: tuple[str, ...]) -> Row | No
     if not all(isinstance(value, str) for value in values):
         return None
     text = "\n".join(value for value in values if isinstance(value, str))
-    clean = text.encode("utf-8", "replace").decode() if _has_surrogates(text) else text
+    clean = SURROGATES.sub("\ufffd", text)
     return Row(source=source, text=clean, replaced="\ufffd" in clean)
-
-
-def _has_surrogates(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return True
-    return False
 
 
 def records(source: Source, *, num_generated: int, seed: int) -> Iterator[tuple[str, int, Record]]:
