@@ -16,14 +16,10 @@ Phase = Literal["reads", "writes data", "starts a job"]
 
 
 class ReadMetrics(ToolArgs):
-    """Read the metrics of a study's trials, or of one job."""
+    """Read the metrics of a study's trials, as MLflow shows them."""
 
-    study: str | None = None
-    """Study id such as `s1`; null: the current one."""
-    job: str | None = Field(default=None, pattern=r"^[0-9a-f]{12}$")
-    """Key of one job; null: all jobs of the study."""
-    metric: str | None = None
-    """One metric such as `bits_per_byte`; null: all."""
+    study: str = Field(min_length=1)
+    """Study id such as `s1`."""
 
 
 @dataclass(frozen=True)
