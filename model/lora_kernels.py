@@ -1,7 +1,7 @@
 """Arithmetic of LoRA training on CPUs in few memory passes: frozen projection plus adapter, loss, norms, attention."""
 
-# T tokens, D model dim, O output dim, R rank, F gate and up dims, N rows x key heads, Q queries (group x length), S keys,
-# H heads, E head dim, V vocabulary
+# T tokens, D model dim, O output dim, R rank, F gate and up dims, N rows x key heads, Q queries (group x length),
+# S keys, H heads, E head dim, V vocabulary
 
 import shutil
 from collections.abc import Callable
@@ -31,8 +31,10 @@ class LoraLinear(torch.autograd.Function):
 
 
 class CompletionLoss(torch.autograd.Function):
-    """Summed cross-entropy through a frozen head. The gradient is formed in the forward pass, block by block, so that
-    no logits outlive their block."""
+    """Summed cross-entropy through a frozen head.
+
+    The gradient is formed in the forward pass, block by block, so that no logits outlive their block.
+    """
 
     BLOCK = 256
 

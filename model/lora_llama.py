@@ -13,6 +13,7 @@ transformers with peft is the oracle in the tests; this graph does the same arit
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file
@@ -62,8 +63,8 @@ class LoraLlama(nn.Module):
         super().__init__()
         self.config, self.shape, self.kernels = config, shape, kernels
         self.eps = config.rms_norm_eps
-        self.key_heads = config.num_key_value_heads
-        self.group = config.num_attention_heads // config.num_key_value_heads
+        self.key_heads = config.num_key_value_heads or config.num_attention_heads
+        self.group = config.num_attention_heads // self.key_heads
         self.head_dim = config.head_dim or config.hidden_size // config.num_attention_heads
         self.embed_VD = weights["model.embed_tokens.weight"].bfloat16()
         self.head_VD = self.embed_VD if config.tie_word_embeddings else weights["lm_head.weight"].bfloat16()
@@ -175,7 +176,7 @@ def _causal_mask(length: int, keys: int) -> Tensor:
 
 def _rope_tables(config: LlamaConfig, positions_T: Tensor) -> tuple[Tensor, Tensor]:
     head_dim = config.head_dim or config.hidden_size // config.num_attention_heads
-    theta = config.rope_parameters["rope_theta"]
+    theta = float(cast(dict[str, Any], config.rope_parameters)["rope_theta"])
     inverse = theta ** (-torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
     angles_T1E = torch.outer(positions_T.float(), inverse).repeat(1, 2)[:, None]
     return angles_T1E.cos().bfloat16(), angles_T1E.sin().bfloat16()

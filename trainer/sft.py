@@ -33,6 +33,8 @@ def read_rows(path: Path, tokenizer: Tokenizer, stop: str, max_len: int) -> list
     Raises Damaged when a row exceeds `max_len` tokens: nothing is cut silently.
     """
     stop_id = tokenizer.token_to_id(stop)
+    if stop_id is None:
+        raise Damaged(f"The tokenizer has no token {stop!r}. Name the one that ends an answer in the chat template.")
     rows = []
     for number, line in enumerate(path.read_text().splitlines(), 1):
         pair = json.loads(line)

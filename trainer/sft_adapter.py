@@ -140,13 +140,13 @@ def export(model: LoraLlama, config: SftConfig, folder: Path) -> None:
         layers_to_transform=layers,
         task_type="CAUSAL_LM",
     )
-    peft.save_pretrained(folder)
+    peft.save_pretrained(str(folder))
     write_lora_gguf(
         folder / "adapter.gguf",
         {name: tensor.numpy() for name, tensor in state.items()},
         alpha=config.alpha,
         num_heads=llama.num_attention_heads,
-        num_key_value_heads=llama.num_key_value_heads,
+        num_key_value_heads=model.key_heads,
     )
 
 

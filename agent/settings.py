@@ -1,0 +1,74 @@
+"""Settings: nightsmith.toml, found upwards like .git, then NIGHTSMITH_* variables. Secrets: environment only."""
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from nightsmith.agent.backends import ChatBackend, require_local
+from nightsmith.record.budget import Budget
+from nightsmith.record.digest import Contract
+from nightsmith.record.errors import NightsmithError
+
+FILE = "nightsmith.toml"
+
+
+class PlannerSettings(Contract):
+    """Which planner decides."""
+
+    url: str | None = None
+    """Base URL of an OpenAI-compatible server, ending in /v1; null: the embedded planner."""
+    model: str | None = None
+    """Name of the model on that server; null: the first one that it lists."""
+    token_env: str = "NIGHTSMITH_PLANNER_TOKEN"
+    """Environment variable that holds the server's token."""
+
+
+class Settings(Contract):
+    """All of nightsmith.toml."""
+
+    planner: PlannerSettings = PlannerSettings()
+    """The planner."""
+    allow_remote_planner: bool = False
+    """Whether planner.url may name another machine: goals and results are sent there."""
+    budget: Budget | None = None
+    """Limits of the account that jobs started by hand draw on."""
+
+    def backend(self) -> ChatBackend:
+        """Client of the planner. Raises NightsmithError for a remote URL that is not allowed."""
+        url = self.planner.url
+        if url is None:
+            return ChatBackend()
+        require_local(url, allow_remote=self.allow_remote_planner)
+        return ChatBackend(url=url, model=self.planner.model, token=os.environ.get(self.planner.token_env))
+
+
+def load_settings(start: Path | None = None) -> Settings:
+    """Read the nearest nightsmith.toml from `start` (default: current directory) upwards, then the environment."""
+    folder = (start or Path.cwd()).absolute()
+    path = next((f / FILE for f in (folder, *folder.parents) if (f / FILE).is_file()), None)
+    try:
+        values = tomllib.loads(path.read_text()) if path else {}
+        return Settings.model_validate(_with_environment(values))
+    except tomllib.TOMLDecodeError as error:
+        raise NightsmithError(f"{path} is not valid TOML: {error}.") from None
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
+        raise NightsmithError(
+            f"Settings ({path or 'NIGHTSMITH_* variables'}): {problems}. "
+            f"Allowed: [planner] {', '.join(PlannerSettings.model_fields)}; allow_remote_planner; "
+            f"[budget] {', '.join(Budget.model_fields)}."
+        ) from None
+
+
+def _with_environment(values: dict[str, Any]) -> dict[str, Any]:
+    """NIGHTSMITH_PLANNER_URL, _MODEL and _TOKEN_ENV win over the file, and NIGHTSMITH_ALLOW_REMOTE_PLANNER."""
+    planner = dict(values.get("planner") or {})
+    for name in PlannerSettings.model_fields:
+        given = os.environ.get(f"NIGHTSMITH_PLANNER_{name.upper()}")
+        if given:
+            planner[name] = given
+    allow = os.environ.get("NIGHTSMITH_ALLOW_REMOTE_PLANNER")
+    return {**values, "planner": planner, **({"allow_remote_planner": allow} if allow else {})}
