@@ -1,0 +1,185 @@
+"""Words that the literal finder knows: units, cues of comparison, names. Lists only; nothing is decided here."""
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+NUMBER_WORDS: dict[str, float] = {
+    "zero": 0, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9,
+    "ten": 10, "eleven": 11, "twelve": 12, "thirteen": 13, "fourteen": 14, "fifteen": 15, "sixteen": 16,
+    "eighteen": 18, "twenty": 20, "twenty-four": 24, "twenty-five": 25, "thirty": 30, "forty": 40, "forty-five": 45,
+    "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90, "hundred": 100, "a hundred": 100,
+    "one hundred": 100, "two hundred": 200, "five hundred": 500, "a thousand": 1000, "one thousand": 1000,
+    "two thousand": 2000, "a million": 1e6, "one million": 1e6, "a billion": 1e9, "a dozen": 12, "dozen": 12,
+    "a couple of": 2, "a couple": 2, "half a": 0.5, "half an": 0.5, "one and a half": 1.5, "two and a half": 2.5,
+    "a quarter of an": 0.25, "three quarters of an": 0.75, "a single": 1, "a": 1, "an": 1,
+    "seventeen": 17, "nineteen": 19,
+}  # fmt: skip
+
+SECONDS: dict[str, float] = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "n": 28800}
+"""First letter of a duration's unit -> seconds; a night is taken as eight hours."""
+
+DURATION = r"(?:seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|hr|h|days?|d|weeks?|wks?|nights?)"
+SCALE: dict[str, float] = {
+    "k": 1e3, "thousand": 1e3, "m": 1e6, "mio": 1e6, "million": 1e6, "b": 1e9, "bn": 1e9, "billion": 1e9, "t": 1e12,
+    "trillion": 1e12,
+}  # fmt: skip
+CURRENCY: dict[str, str] = {
+    "$": "USD", "usd": "USD", "dollar": "USD", "dollars": "USD", "bucks": "USD", "€": "EUR", "eur": "EUR",
+    "euro": "EUR",
+    "euros": "EUR", "£": "GBP", "gbp": "GBP", "pounds": "GBP", "quid": "GBP", "chf": "CHF", "francs": "CHF",
+    "yen": "JPY",
+    "jpy": "JPY",
+}  # fmt: skip
+
+COUNT_NOUNS = _words(
+    "trial trials attempt attempts try tries run runs experiment experiments iteration iterations round rounds "
+    "shot shots "
+    "step steps epoch epochs pass passes gpu gpus card cards accelerator accelerators h100 h100s h200 h200s a100 "
+    "a100s node "
+    "nodes machine machines server servers seed seeds row rows example examples sample samples document documents docs "
+    "layer layers expert experts head heads token tokens parameter parameters params bit bits question questions "
+    "item items "
+    "candidate candidates config configs configuration configurations generations rollouts completions characters "
+    "bytes "
+    "gpu-hour gpu-hours gpu-h model models variant variants change changes records pairs conversations emails "
+    "messages pages"
+)
+"""Nouns shown with the number before them."""
+
+ARTICLE_NOUNS = (
+    r"(?:hour|day|week|night|minute|point|percent|per cent|gpu|trial|run|attemp"
+    r"t|epoch|card|node|seed|percentage point|second|shot)"
+)
+"""Nouns before which "a" and "an" are read as one."""
+
+DOWN_BEFORE = (
+    r"\b(?:los[et]\w*|losing|loss|drop\w*|fall\w*|decreas\w*|reduc\w*|lower\w*|cut\w*|shrink\w*|sacrific\w*|"
+    r"giv\w+ up|regress\w*|degrad\w*|"
+    r"worse\w*|down|within|declin\w*|hurt\w*|slip\w*|improv\w*|beat\w*|better|shav\w*|knock\w*|bring\w*|get\w*|"
+    r"push\w*|cost\w*|dip\w*|forget\w*|"
+    r"(?:below|under|beneath|less|smaller|above|over)\b.{0,40}\bby|minus|trim\w*|under|outperform\w*|tolerat\w*|"
+    r"margin|advantage|gain\w*)\b"
+)
+DOWN_AFTER = (
+    r"^\W{0,3}(?:[a-z/-]+\W{1,2}){0,3}?(?:below|lower|less|under|worse|better|off|down|fewer|smaller|drop|decrease|"
+    r"reduction|improvement|loss|decline|"
+    r"regression|degradation|gain|beneath|shorter|of)\b"
+)
+RATIO_BEFORE = (
+    r"\b(?:improv\w*|reduc\w*|lower\w*|cut\w*|decreas\w*|increas\w*|rais\w*|boost\w*|gain\w*|drop\w*|shrink\w*|"
+    r"better|beat\w*|lift\w*|grow\w*|trim\w*|"
+    r"shav\w*|fall\w*|los[et]\w*|losing|worse\w*|bring\w*|down|up|regress\w*|degrad\w*|within|outperform\w*|"
+    r"slip\w*|rise\w*|exceed\w*)\b"
+)
+RATIO_AFTER = (
+    r"^\W{0,3}(?:[a-z/-]+\W{1,2}){0,3}?(?:lower|less|below|better|higher|more|above|improvement|reduction|decrease|"
+    r"increase|gain|drop|off|fewer|shorter|"
+    r"smaller|down|under|worse|longer|relative|than|boost|over)\b"
+)
+ANY_CUES = (
+    r"better by any (?:amount|margin)|by any (?:amount|margin)|any (?:measurable |real |"
+    r"statistically real )?(?:improvement|gain|progress|amount)|better than|worse than|beats?|beating|"
+    r"improves? (?:up)?on|"
+    r"improve over|improving on|outperforms?|surpass(?:es)?|exceeds?|no worse|not (?:get |be |become )?(?:any )?worse|"
+    r"(?:must not|mustn't|may not|should not|shouldn't|can't|cannot|do not|don't|doesn't|does not|not|never|no|"
+    r"without|without any) "
+    r"(?:\w+ ){0,4}?(?:drop\w*|los[et]\w*|losing|loss|hurt\w*|regress\w*|degrad\w*|fall\w*|worsen\w*|harm\w*|"
+    r"declin\w*|decreas\w*|sink\w*|"
+    r"get worse|go(?:es)? down|suffer\w*|go(?:es)? up)|at least as (?:good|high|low|well)|"
+    r"(?:keep|keeping|preserv\w+|maintain\w*|hold|holding|stays?|retain\w*)(?=[^.;,]{0,60}\b(?:baseline|level|"
+    r"current|same|where|intact|unchanged|as (?:it|good)|steady|constant|least as))|"
+    r"lower than|higher than|below the|above the|beyond the|ahead of|as good as|under the baseline"
+)
+RATIO_WORDS: dict[str, float] = {
+    r"halv(?:e|es|ing)|half (?:of )?(?:the|its|what|as)|in half|by half": 0.5,
+    r"doubl(?:e|es|ing)|twice": 2,
+    r"tripl(?:e|es|ing)|three times|threefold": 3,
+    r"quadrupl(?:e|es|ing)|four times": 4,
+    r"(?:a|one) third|by a third": 1 / 3,
+    r"two thirds|two-thirds": 2 / 3,
+    r"(?:a|one) quarter|quarter of": 0.25,
+    r"three quarters": 0.75,
+    r"a tenth|one tenth": 0.1,
+}
+
+FAMILIES = (
+    r"qwen|llama|mistral|ministral|magistral|devstral|smollm|gpt|chatgpt|gemma|phi|deepseek|small|mixtral|olmoe?|"
+    r"pythia|falcon|granite|bloom|bert|roberta|"
+    r"distilbert|tinyllama|gpt-oss|claude|yi|glm|kimi|nemotron|command|mpt|opt|t5|starcoder|codestral|mamba|"
+    r"minicpm|internlm|baichuan|exaone|lfm"
+)
+BENCHMARKS = (
+    r"GPQA(?:[ -]Diamond)?|MMLU(?:[ -]Pro)?|AA[ -]LCR|LiveCodeBench|HumanEval\+?|MBPP\+?|MATH(?:-500)?|GSM-?8k|"
+    r"IFEval|HellaSwag|ARC(?:-[A-Za-z]+)?|"
+    r"TruthfulQA|WinoGrande|BBH|SQuAD|TriviaQA|AIME(?: ?20\d\d)?|SWE-bench(?: \w+)?|BoolQ|PIQA|DROP|MT-Bench|"
+    r"AlpacaEval|LAMBADA|BFCL|Spider|XSum"
+)
+NAMES = (
+    r"(?!learning|win|match|mean|f1|the|and|of|a|1)[a-z]+[ -](?:rate|score|error|similarity|validity|coverage)|"
+    r"json[ -]?schema|unit tests?|pass@\d+|tone|politeness|coherence|groundedness|"
+    r"cosine|wsd|constant|linear|inverse[ -]sqrt|adamw|adam|muon|sgd|lion|adafactor|bf16|fp16|fp32|float32|"
+    r"bfloat16|fp8|int8|int4|nano|micro|mini|small4|gguf|"
+    r"safetensors|onnx|english|german|french|spanish|italian|dutch|portuguese|japanese|chinese|length|bleu|chrf|"
+    r"meteor|wer|cer|ece|auroc|auc|mcc|"
+    r"mrr|ndcg|toxicity|recall|precision|faithfulness|latency|refusals?|helpfulness|throughput|brier|rouge-?[12]|"
+    r"bertscore|spearman|pearson|kappa"
+)
+NOT_DATA = frozenset(
+    _words(
+        "scratch top average seeds baseline it this that them these those gpus order less under at one terms addition "
+        "time total place parallel validation "
+        "test dev which all least most more fewer accuracy loss perplexity bits exact token my our the a an each every "
+        "any half fact particular case general "
+        "what where who how full short long lora qlora sft dpo grpo pretrain pre-training training fine-tuning rl "
+        "weekdays nights monday tuesday wednesday "
+        "thursday friday saturday sunday tomorrow tonight noon midnight budget cpu gpu me us you your hand zero two "
+        "three four five six seven eight nine ten "
+        "twelve both either held-out heldout unseen track par fire hold hours minutes seconds days quality size speed "
+        "cost money trials steps epochs f1 "
+        "not no be see get make let do keep its their whatever anything something nothing everything existing home "
+        "work sleep morning evening night "
+        "gradient learning batch weight care caution early byte cent trial character second minute hour run epoch lr "
+        "seed layers experts architecture "
+        "ready later done zero-shot losing improving up out down off it's language preset model same "
+        "other such as good well least hours-long"
+    )
+)
+STOP_WORDS = frozenset(
+    _words(
+        "until till to so with using at by on within before after that which then but reaching get gets getting reach "
+        "such where while without when if is are was "
+        "be has have had must should shall will can may please thanks than as via because since per through unless "
+        "though although whose it's its we i you "
+        "they it again first now only instead not no until, into onto under over above below max maximum minimum min no"
+    )
+)
+VERBS = frozenset(
+    _words(
+        "get gets getting reach bring stop make keep train fine-tune finetune evaluate measure report check try use "
+        "run push hit beat see let do improve drop lower "
+        "reduce do don't go give take aim spend tell finish pre-train pretrain register save export call name please "
+        "show lose want need build stay have i we at no "
+        "not compare score halve double end be then it the-result want we'd you continue start judge test lets let's "
+        "achieve cut remove dedupe deduplicate redact "
+        "split filter minimize minimise maximize maximise find repeat must should never always "
+        "stopping nothing only max fit set leave budget limit"
+    )
+)
+DETERMINERS = frozenset(_words("the my our a an this that these those all some your its their every"))
+DAYS = ("sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday")
+EXTENSIONS = (
+    "jsonl|json|ndjson|csv|tsv|parquet|txt|md|rst|py|gz|zst|arrow|pdf|html|xml|yaml|yml|toml|gguf|safetensors|pt|pth|ckpt|bin|db|duckdb|sqlite|log|zip|tar|ipynb|"
+    "sql|xlsx|docx|sh|js|ts|c|h|cpp|rs|go|java|tex|eml|mbox|feather|npy|onnx|cu"
+)
+NOT_NAMES = frozenset(
+    _words(
+        "gb tb mb ram ann lm lms longer better usd eur chf gbp gpu gpus cpu cpus lr sft dpo grpo moe lora qlora rl "
+        "json f1 em gpu-hours gpu-hour gpu-h llm llms slm ai bpb ppl mla kv ok asap pr qa nlp id ids api csv jsonl "
+        "h100 "
+        "h100s h200 h200s a100 a100s mlflow utc eu gdpr pii sql us usa uk nb fyi ps btw eod tbd not do don no never "
+        "must all only bits-per-byte the error-rate "
+        "learning-rate batch-size pre-train fine-tune"
+    )
+)

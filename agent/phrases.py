@@ -1,0 +1,192 @@
+"""Texts in a goal: quoted strings, paths, model and benchmark names, and the noun phrases that may name data."""
+
+import re
+from collections.abc import Iterator
+
+from nightsmith.agent import lexicon
+from nightsmith.agent.reading import Reading
+
+_QUOTED_RE = re.compile(
+    r"\"([^\"\n]{1,200})\"|“([^”\n]{1,200})”|`([^`\n]{1,200})`|(?<!\w)'([^'\n]{1,120})'(?!\w)|«([^»\n]{1,200})»"
+)
+_PATH_RE = re.compile(
+    rf"""(?<![\w/@])(?:
+      [a-z][a-z0-9+.-]*://[^\s"'<>`]+ |
+      (?:~|\.{{1,2}})?/[^\s"'`,;:!?()]+ |
+      [A-Za-z]:\\[^\s"'`,;]+ |
+      [\w*?@.\[\]{{}}][\w*?@.=\[\]{{}}-]*(?:/[\w*?@.=\[\]{{}}-]+)+/? |
+      [\w*?-][\w*?.-]*/(?=[\s,.;:!?)]|$) |
+      [\w*?\[-][\w*?.\[\]-]*\.(?:{lexicon.EXTENSIONS})(?:\.(?:gz|zst|bz2))?(?![\w/])
+    )""",
+    re.VERBOSE,
+)
+_NOT_PATH_RE = re.compile(
+    r"^(?:and/or|or/and|[\d.]+/[\d.]+|w/o?|n/a|tokens?/s\w*|(?:gpu|gpus|cpu)/\w+|yes/no|i/o|he/she|km/h|24/7|"
+    r"input/output|e\.g|i\.e)\W*$",
+    re.IGNORECASE,
+)
+_MODEL_RE = re.compile(
+    rf"(?<![\w/.@-])(?:{lexicon.FAMILIES})(?:[-_. ]?(?:\d+[\w.]*\w|\d|scout|maverick|oss|neo|nemo|coder|instruct|"
+    rf"base|chat|small|medium|v\d[\w.]*|mini|large|nano|lite|r1|a\d+b|omni|turbo))+"
+    rf"(?:-[\w.]+)*(?![\w])",
+    re.IGNORECASE,
+)
+_OWN_MODEL_RE = re.compile(
+    r"\b(?:(?:our|my|the|this|that|last|yesterday's|tonight's) )(?:[a-z][\w'.-]* ){0,3}?"
+    r"(?:model|checkpoint|adapter|classifier|assistant|bot|winner|run|champion|tagger|summari[sz]er|extractor|"
+    r"chatbot|ranker|translator|sft model)\b(?:-[\w.]+)?",
+    re.IGNORECASE,
+)
+_BENCHMARK_RE = re.compile(rf"\b(?:{lexicon.BENCHMARKS})(?!\w)")
+_ACRONYM_RE = re.compile(r"\b(?=[\w-]*[A-Z][\w-]*[A-Z\d])[A-Z][A-Za-z]*[A-Z\d][\w-]*\b")
+_NAME_RE = re.compile(rf"(?<![\w/.-])(?:{lexicon.NAMES})(?![\w/]|-(?!size))", re.IGNORECASE)
+_CALLED_RE = re.compile(
+    r"\b(?:call(?:ed)?|name[ds]?|register(?:ed)?|save[ds]?|publish(?:ed)?|store[ds]?|export(?:ed)?)(?: (?:it|them|"
+    r"the (?:winner|result|model|dataset|best(?: one| model)?)|that))?"
+    r"(?: (?:as|to|under|in|into))? (?:the name )?([\w][\w.:/-]*[\w])",
+    re.IGNORECASE,
+)
+_FOLDER_RE = re.compile(
+    r"\b(?:folder|directory|dir|file|table|dataset|column|field|bucket|split|preset|profile|repo|repository|key|"
+    r"benchmark|task|metric)s? (?:called |named |is )?([A-Za-z_][\w.-]*\w)",
+    re.IGNORECASE,
+)
+_BEFORE_RE = re.compile(
+    r"\b([A-Za-z_][\w.-]*\w) (?:folder|directory|dir|table|dataset|column|field|preset|bucket|repo|repository|"
+    r"config|schedule|optimi[sz]er|task|metric)\b",
+    re.IGNORECASE,
+)
+_SNAKE_RE = re.compile(
+    r"(?<![\w/.-])[a-z][a-z0-9]*(?:[_][a-z0-9]+)+(?![\w/])|(?<![\w/.])[a-z]+(?:-[a-z0-9]+)*-v?\d+(?:\.\d+)*(?![\w/%])"
+)
+_LEAD_RE = re.compile(
+    r"(?:(?<=\s)|^|(?<=[(\"',.;:]))(?:on|from|in|using|with|over|against|use|take|read|(?:dedupe|deduplicate|clean|"
+    r"tidy|filter|prepare)(?: up)?|redact|split|of|inside|into|"
+    r"data:|data is|data are|data =|corpus:|corpus =|corpus is|source:|dataset:|dataset is|text is|is|out of|"
+    r"through|via|like|by|per|to|for|compare|evaluate|"
+    r"and|but|versus|vs|vs\.|than|about|not|no|without|only|merge|combine|sample|score|benchmark|test|remove|"
+    r"between|at|under|all|dataset=|data=|on:|for:|build)\s+(?=[\w'\"./~*-])",
+    re.IGNORECASE,
+)
+_WORD_RE = re.compile(r"[\w'’./@+*~-]*[\w'’*/+](?=\W|$)")
+MAX_WORDS = 9
+
+
+def _text(match_span: tuple[int, int], value: str, sort: str) -> Reading:
+    return Reading("text", value, match_span, None, sort, value)
+
+
+def quoted(text: str) -> Iterator[Reading]:
+    """Quoted strings, without their quotes."""
+    for match in _QUOTED_RE.finditer(text):
+        index = next(group for group in range(1, 6) if match[group] is not None)
+        yield _text(match.span(index), match[index], "quoted")
+
+
+def paths(text: str) -> Iterator[Reading]:
+    """Paths, globs, URIs, file names and repository ids."""
+    for match in _PATH_RE.finditer(text):
+        value = match.group().rstrip(".,;:!?)")
+        if value and not _NOT_PATH_RE.match(value) and re.search(r"[A-Za-z*]", value):
+            yield _text((match.start(), match.start() + len(value)), value, "path")
+
+
+def models(text: str) -> Iterator[Reading]:
+    """Model names of known families."""
+    for match in _MODEL_RE.finditer(text):
+        yield _text(match.span(), match.group(), "model")
+
+
+def own_models(text: str) -> Iterator[Reading]:
+    """Models that the text points at ("our support model")."""
+    for match in _OWN_MODEL_RE.finditer(text):
+        yield _text(match.span(), match.group(), "phrase")
+
+
+def benchmarks(text: str) -> Iterator[Reading]:
+    """Known benchmarks by name."""
+    for match in _BENCHMARK_RE.finditer(text):
+        yield _text(match.span(), match.group(), "name")
+
+
+def names(text: str) -> Iterator[Reading]:
+    """Words that can be a name: acronyms, columns, presets, optimizers, the name the result is to have."""
+    for pattern in (_NAME_RE, _ACRONYM_RE, _SNAKE_RE):
+        for match in pattern.finditer(text):
+            if match.group().lower() in lexicon.NOT_NAMES:
+                continue
+            yield _text(match.span(), match.group(), "name")
+    for pattern in (_CALLED_RE, _FOLDER_RE, _BEFORE_RE):
+        for match in pattern.finditer(text):
+            if match[1].lower() in lexicon.NOT_NAMES:
+                continue
+            if match[1].lower() not in lexicon.NOT_DATA | lexicon.STOP_WORDS | lexicon.VERBS | {
+                "and",
+                "or",
+                "of",
+                "for",
+                "from",
+                "in",
+            }:
+                yield _text(match.span(1), match[1], "name")
+
+
+def data_phrases(text: str) -> Iterator[Reading]:
+    """Noun phrases after words such as "on" and "from": short, and longer where the phrase may go on."""
+    for lead in _LEAD_RE.finditer(text):
+        for start, end in _noun_phrases(text, lead.end()):
+            yield _text((start, end), text[start:end], "phrase")
+
+
+def _noun_phrases(text: str, start: int) -> Iterator[tuple[int, int]]:
+    """Ends of a noun phrase that starts at `start`: at the first joining word, and at the clause's end."""
+    words = _words(text, start)
+    if not words or _leads_nowhere([word.lower() for word, _, _ in words]):
+        return
+    joins = [
+        index
+        for index, (word, _, _) in enumerate(words)
+        if word.lower() in ("from", "in", "and", "or", "for", "of") and index
+    ]
+    ends = {words[-1][2]} | {words[index - 1][2] for index in joins[:2] if words[index][0].lower() != "of"}
+    for end in sorted(ends):
+        if text[start:end].lower() not in lexicon.DETERMINERS:
+            yield start, end
+
+
+def _leads_nowhere(words: list[str]) -> bool:
+    """Whether the phrase has no noun that could name data ("the baseline", "scratch", "4 trials")."""
+    content = [word for word in words if word not in lexicon.DETERMINERS]
+    nowhere = lexicon.NOT_DATA | (
+        frozenset[str]() if words[0] in lexicon.DETERMINERS else lexicon.VERBS | lexicon.STOP_WORDS
+    )
+    return not content or content[0] in nowhere or content[0][0].isdigit()
+
+
+def _words(text: str, start: int) -> list[tuple[str, int, int]]:
+    """Words from `start` to the end of the clause, at most nine."""
+    words: list[tuple[str, int, int]] = []
+    position = start
+    while len(words) < MAX_WORDS:
+        match = _WORD_RE.match(text, position)
+        if match is None or _ends_phrase(match.group().lower(), words):
+            break
+        words.append((match.group(), match.start(), match.end()))
+        position = match.end()
+        if position >= len(text) or text[position] != " ":
+            break
+        position += 1
+    while words and words[-1][0].lower() in ("and", "or", "of", "in", "from", "for"):
+        words.pop()
+    return words
+
+
+def _ends_phrase(word: str, words: list[tuple[str, int, int]]) -> bool:
+    if not words:
+        return False
+    after_join = words[-1][0].lower() in ("and", "or", "for", "in", "of", "from")
+    blocked = lexicon.STOP_WORDS | (
+        lexicon.VERBS | lexicon.NOT_DATA - lexicon.DETERMINERS if after_join else frozenset[str]()
+    )
+    number = re.fullmatch(r"[\d.]+(?:e-?\d+)?", word) is not None and re.fullmatch(r"20\d\d", word) is None
+    return word in blocked or number

@@ -1,0 +1,174 @@
+"""The planner's two decisions: a goal becomes a spec, a study so far becomes the next trials.
+
+Code lists literals, renders prompts and rejects what cannot stand; every choice is the model's. An answer that is
+rejected goes back once with the exact error. If that fails too, the person is asked, or the study pauses.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from nightsmith.agent import literals, prompting, proposals, wire
+from nightsmith.agent.goal import GoalSpec
+from nightsmith.agent.proposals import Proposal, ProposeRequest
+from nightsmith.agent.questions import Question
+from nightsmith.agent.wire import Meaning, Status, WireError
+from nightsmith.record.digest import canonical_json, file_digest, sha256
+from nightsmith.record.errors import NightsmithError
+
+INTERPRET_TOKENS = 480
+PROPOSE_TOKENS = 64
+"""Tokens of an answer at most (propose: for each trial)."""
+Answer = TypeVar("Answer")
+
+
+class Answered(Protocol):
+    """What a backend gives back."""
+
+    @property
+    def text(self) -> str:
+        """The answer as the model wrote it."""
+        ...
+
+
+class Backend(Protocol):
+    """Any server that answers chat messages with JSON of a schema. Raises PlannerUnavailable when none is reachable."""
+
+    async def complete(
+        self,
+        messages: list[dict[str, str]],
+        schema: dict[str, Any],
+        *,
+        max_tokens: int,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> Answered:
+        """Ask once."""
+        ...
+
+
+class PlannerConfused(NightsmithError):
+    """The planner answered twice with something that cannot stand. Studies pause; nothing decides in its place."""
+
+
+@dataclass(frozen=True)
+class Interpretation:
+    """A goal as the planner read it, in the form that `nightsmith plan --json` prints."""
+
+    status: Status
+    spec: GoalSpec | None
+    sources: dict[str, Any]
+    """JSON pointer into the spec -> {"span": [a, b]} | {"rule": …}."""
+    questions: tuple[Question, ...]
+    reasons: tuple[str, ...]
+    transcript: dict[str, Any] = field(default_factory=dict[str, Any], compare=False)
+    """Prompt, schema digest, raw answers, seed and backend: what is needed to ask again."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Status, spec, sources, questions and reasons as plain JSON."""
+        return {
+            "status": self.status,
+            "spec": None if self.spec is None else self.spec.model_dump(mode="json"),
+            "sources": self.sources,
+            "questions": [question.model_dump(mode="json") for question in self.questions],
+            "reasons": list(self.reasons),
+        }
+
+
+@dataclass(frozen=True)
+class Planner:
+    """Understands goals and proposes trials through a language model."""
+
+    backend: Backend
+    seed: int = 0
+
+    async def interpret(self, goal: str) -> Interpretation:
+        """Read a goal. An answer that cannot stand after one repair turn becomes a question to the person."""
+        candidates = literals.find(goal)
+        turn = _Turn(self, prompting.interpret_messages(goal, candidates), wire.SCHEMA, INTERPRET_TOKENS)
+        try:
+            meaning = await turn.ask(lambda answer: wire.expand(answer, goal, candidates), wire.SCHEMA)
+        except PlannerConfused as confused:
+            return _not_understood(confused, turn.transcript())
+        return _interpretation(meaning, turn.transcript())
+
+    async def propose(self, request: ProposeRequest) -> tuple[list[Proposal], dict[str, Any]]:
+        """Ask for the next trials, at most `request.k`. PlannerConfused when two answers cannot stand."""
+        turn = _Turn(self, prompting.propose_messages(request), proposals.SCHEMA, PROPOSE_TOKENS * request.k)
+        narrowed = proposals.schema(request.open_changes())
+        return await turn.ask(lambda answer: proposals.expand(answer, request), narrowed), turn.transcript()
+
+
+@dataclass
+class _Turn:
+    """One decision: the question, the answers, the errors."""
+
+    planner: Planner
+    messages: list[dict[str, str]]
+    schema: dict[str, Any]
+    max_tokens: int
+    answers: list[str] = field(default_factory=list[str])
+    errors: list[str] = field(default_factory=list[str])
+
+    async def ask(self, read: Callable[[dict[str, Any]], Answer], repair_schema: dict[str, Any]) -> Answer:
+        """Ask, and once more with the error. `repair_schema` may leave only what can stand."""
+        for schema in (self.schema, repair_schema):
+            answer = await self._complete(schema)
+            try:
+                return read(_object(answer))
+            except WireError as error:
+                self.errors.append(str(error))
+                self.messages = [*self.messages, *_repair(answer, str(error))]
+        raise PlannerConfused(f"The planner's answer cannot be used. {self.errors[-1]}")
+
+    async def _complete(self, schema: dict[str, Any]) -> str:
+        backend, seed = self.planner.backend, self.planner.seed
+        answer = await backend.complete(self.messages, schema, max_tokens=self.max_tokens, temperature=0.0, seed=seed)
+        self.answers.append(answer.text)
+        return answer.text
+
+    def transcript(self) -> dict[str, Any]:
+        """What was asked and answered."""
+        return {
+            "messages": self.messages,
+            "schema_digest": sha256(canonical_json(self.schema)),
+            "answers": self.answers,
+            "errors": self.errors,
+            "seed": self.planner.seed,
+            "backend": _identity(self.planner.backend),
+        }
+
+
+def _object(answer: str) -> dict[str, Any]:
+    try:
+        value = json.loads(answer)
+    except ValueError as error:
+        raise WireError(f"The answer is not JSON: {error}.") from error
+    if not isinstance(value, dict):
+        raise WireError("The answer must be one JSON object.")
+    return value  # pyright: ignore[reportUnknownVariableType]
+
+
+def _repair(answer: str, error: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": answer}, {"role": "user", "content": f"Error: {error} Answer again."}]
+
+
+def _interpretation(meaning: Meaning, transcript: dict[str, Any]) -> Interpretation:
+    reasons = tuple(meaning.reason_texts())
+    return Interpretation(meaning.status, meaning.spec, meaning.sources, meaning.questions, reasons, transcript)
+
+
+def _not_understood(confused: PlannerConfused, transcript: dict[str, Any]) -> Interpretation:
+    text = (
+        f"The goal could not be read ({confused}) Put it in other words: what to train, on which data, to what target."
+    )
+    return Interpretation("needs_answers", None, {}, (Question(field="goal", text=text),), (), transcript)
+
+
+def _identity(backend: Backend) -> dict[str, Any]:
+    """Which planner answered: its address and model, and the digest of its adapter."""
+    adapter = getattr(backend, "adapter", None)
+    digest = file_digest(adapter) if isinstance(adapter, Path) and adapter.is_file() else None
+    return {"url": getattr(backend, "url", None), "model": getattr(backend, "model", None), "adapter_digest": digest}

@@ -1,0 +1,63 @@
+"""The planner's prompts: a constant part, then the goal or the study as fenced, truncated data."""
+
+import re
+from functools import cache
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from nightsmith.agent.literals import Candidate, windows
+from nightsmith.agent.proposals import ProposeRequest
+
+Message = dict[str, str]
+"""One chat message: role and content."""
+_FENCE_RE = re.compile(r"</?goal>|<\|[a-z_]+\|>", re.IGNORECASE)
+"""What a goal must not contain in a prompt: its own fence, and the chat template's control tokens."""
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(loader=PackageLoader("nightsmith.agent", "prompts"), undefined=StrictUndefined, autoescape=False)
+
+
+def _render(name: str, **values: object) -> str:
+    return _environment().get_template(f"{name}.j2").render(**values)
+
+
+def fence(goal: str) -> str:
+    """The goal as data: control tokens taken out, a long middle left out."""
+    return " […] ".join(_FENCE_RE.sub(" ", part) for _, part in windows(goal))
+
+
+def interpret_messages(goal: str, candidates: tuple[Candidate, ...]) -> list[Message]:
+    """Messages that ask for a goal's wire form."""
+    lines = [_FENCE_RE.sub(" ", candidate.line) for candidate in candidates]
+    return _messages("interpret", goal=fence(goal), literals=lines)
+
+
+def propose_messages(request: ProposeRequest) -> list[Message]:
+    """Messages that ask for the next trials."""
+    return _messages(
+        "propose",
+        objective=request.objective,
+        settings=[f"{state.name}={_short(state.value)}" for state in request.settings],
+        trials=[trial.line for trial in request.history],
+        left=request.trials_left,
+        k=request.k,
+    )
+
+
+def _messages(name: str, **values: object) -> list[Message]:
+    return [
+        {"role": "system", "content": _render("system")},
+        {"role": "user", "content": _render(name, **values)},
+    ]
+
+
+def _short(value: float | int | str) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def chat_text(messages: list[Message]) -> str:
+    """Messages in the chat template of SmolLM2, up to where the answer begins."""
+    turns = "".join(f"<|im_start|>{message['role']}\n{message['content']}<|im_end|>\n" for message in messages)
+    return f"{turns}<|im_start|>assistant\n"

@@ -1,0 +1,183 @@
+"""Proposals: what the planner is shown of a study, what it may answer, and what the answer means."""
+
+from typing import Any, Literal, get_args
+
+from pydantic import Field
+
+from nightsmith.agent.plan import Move
+from nightsmith.agent.wire import Wire, WireError
+from nightsmith.record.digest import Contract, canonical_json, sha256
+
+Direction = Literal["raise", "lower", "tune"]
+DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
+Decision = Literal["promising", "rejected", "inconclusive", "failed", "promoted"]
+
+SETTINGS: dict[str, Move] = {
+    "learning_rate": "hyperparameters",
+    "batch_size": "hyperparameters",
+    "warmup_share": "hyperparameters",
+    "weight_decay": "hyperparameters",
+    "beta2": "hyperparameters",
+    "schedule": "hyperparameters",
+    "router_aux_loss_coef": "hyperparameters",
+    "num_experts": "architecture",
+    "top_k": "architecture",
+    "num_layers": "architecture",
+    "hidden_size": "architecture",
+    "num_steps": "scale",
+}
+"""Settings of a pre-training recipe that a trial may change, and the kind of move that it is."""
+HYPOTHESES: dict[str, str] = {
+    "faster": "A short run has not converged; changing {setting} ({direction}) lets it learn more in the same tokens.",
+    "updates": "Changing {setting} ({direction}) gives more, smaller updates from the same tokens.",
+    "steadier": "Changing {setting} ({direction}) makes the updates less noisy.",
+    "capacity": "Changing {setting} ({direction}) gives the model more capacity for this data.",
+    "lighter": "Changing {setting} ({direction}) leaves fewer weights to learn from the same tokens.",
+    "balance": "Changing {setting} ({direction}) spreads the tokens more evenly over the experts.",
+    "decay": "Changing {setting} ({direction}) changes how the rate or the weights decay towards the end of the run.",
+    "longer": "Changing {setting} ({direction}) trains on more tokens.",
+    "continue": "Changing {setting} ({direction}) helped before; go further the same way.",
+    "reverse": "The opposite change of {setting} hurt; try {direction}.",
+}
+"""Reasons by id; the sentences are rendered by code."""
+
+
+class SettingState(Contract):
+    """A setting of the recipe as it stands."""
+
+    name: str
+    """Setting."""
+    value: float | int | str
+    """Current value."""
+    tried: tuple[float | int | str, ...] = ()
+    """Values tried in this study."""
+
+
+class PastTrial(Contract):
+    """One trial as the planner sees it; its figures come from the record."""
+
+    number: int
+    """Trial number."""
+    setting: str | None
+    """Setting that was changed."""
+    direction: Direction | None
+    """Which way."""
+    gain: float | None
+    """Change of the objective against the baseline, positive is better; null: no result."""
+    decision: Decision
+    """What the judge said."""
+    meets_target: bool = False
+    """Whether the estimate meets the target on the dev split."""
+
+    @property
+    def line(self) -> str:
+        """The trial's line in the prompt."""
+        result = "" if self.gain is None else f" {'better' if self.gain >= 0 else 'worse'} {abs(self.gain):.3g}"
+        met = " meets target" if self.meets_target else ""
+        return f"{self.number} {self.setting} {self.direction}{result} {self.decision}{met}"
+
+
+class ProposeRequest(Contract):
+    """What the planner is asked: the next trials of a study."""
+
+    objective: str
+    """The target in words, e.g. `bits_per_byte <= -0.15 difference to baseline`."""
+    settings: tuple[SettingState, ...]
+    """The recipe's settings."""
+    history: tuple[PastTrial, ...] = ()
+    """Trials so far."""
+    trials_left: int = Field(ge=0)
+    """Trials that the budget still allows."""
+    k: int = Field(default=1, ge=1, le=8)
+    """Proposals wanted at most."""
+
+    def hurt(self) -> frozenset[tuple[str, str]]:
+        """(setting, direction) pairs that were tried and did not help."""
+        return frozenset(
+            (trial.setting, trial.direction)
+            for trial in self.history
+            if trial.setting and trial.direction and trial.decision in ("rejected", "failed")
+        )
+
+    def open_changes(self) -> tuple[tuple[str, str], ...]:
+        """(setting, direction) pairs that may still be proposed."""
+        names = [state.name for state in self.settings if state.name in SETTINGS]
+        return tuple((name, way) for name in names for way in DIRECTIONS if (name, way) not in self.hurt())
+
+
+class Proposal(Contract):
+    """One proposed trial."""
+
+    move: Move
+    """Kind of move."""
+    setting: str | None = None
+    """Setting to change; null for `confirm` and `stop`."""
+    direction: Direction | None = None
+    """Which way; `tune` leaves it to the search."""
+    hypothesis: str = ""
+    """Why it should help; rendered by code from the reason that the planner chose."""
+
+
+def schema(changes: tuple[tuple[str, str], ...] | None = None) -> dict[str, Any]:
+    """JSON schema of an answer; with `changes`, only those (setting, direction) pairs may be chosen (repair turns)."""
+    ends = _object({"mv": {"enum": ["confirm", "stop"]}})
+    items = (
+        [_change(SETTINGS, DIRECTIONS)]
+        if changes is None
+        else [_change((name,), _ways(changes, name)) for name in dict(changes)]
+    )
+    array = {"type": "array", "items": {"anyOf": [*items, ends]}, "minItems": 1, "maxItems": 8}
+    return _object({"t": array})
+
+
+def _change(names: Any, ways: tuple[str, ...]) -> dict[str, Any]:
+    moves = list(dict.fromkeys(SETTINGS[name] for name in names))
+    return _object(
+        {
+            "mv": {"enum": moves},
+            "set": {"enum": list(names)},
+            "dir": {"enum": list(ways)},
+            "why": {"enum": list(HYPOTHESES)},
+        }
+    )
+
+
+def _ways(changes: tuple[tuple[str, str], ...], name: str) -> tuple[str, ...]:
+    return tuple(direction for setting, direction in changes if setting == name)
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
+SCHEMA = schema()
+SCHEMA_DIGEST = sha256(canonical_json(SCHEMA))
+
+
+def expand(wire: Wire, request: ProposeRequest) -> list[Proposal]:
+    """Proposals of an answer. WireError names what cannot stand: an unknown setting, a change that already failed."""
+    parts = wire.get("t")
+    if not isinstance(parts, list) or not parts:
+        raise WireError("t: must list at least one proposal.")
+    known = {state.name for state in request.settings}
+    return [_proposal(part, known, request.hurt()) for part in parts[: request.k]]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+
+
+def _proposal(part: Any, known: set[str], hurt: frozenset[tuple[str, str]]) -> Proposal:
+    move, setting, direction, why = (part.get(key) for key in ("mv", "set", "dir", "why"))
+    if move in ("confirm", "stop"):
+        return Proposal(move=move)
+    if setting not in known:
+        raise WireError(f"set: {setting!r} is not a setting of this recipe ({', '.join(sorted(known))}).")
+    if SETTINGS.get(setting) != move:
+        raise WireError(f"mv: {setting} is a move of kind {SETTINGS.get(setting)!r}, not {move!r}.")
+    if (setting, direction) in hurt:
+        raise WireError(f"{setting} {direction} was tried and did not help; propose another change, or stop.")
+    if why not in HYPOTHESES or direction not in DIRECTIONS:
+        raise WireError(f"dir must be raise, lower or tune and why one of {', '.join(HYPOTHESES)}.")
+    return Proposal(
+        move=move,
+        setting=setting,
+        direction=direction,
+        hypothesis=HYPOTHESES[why].format(setting=setting, direction=direction),
+    )
