@@ -117,7 +117,7 @@ def _finite(curve: Curve) -> Curve:
 
 
 def _frame(curve: Curve, width: int, height: int) -> Frame:
-    last = max([point.trial for point in curve.points], default=0)
+    last = max([*(point.trial for point in curve.points), *(trial for trial, _ in curve.best)], default=0)
     low, high = _range(curve)
     ticks = _ticks(low, high)
     return Frame(width=width, height=height, trials=(0, max(1, last)), values=(low, high), ticks=ticks)
@@ -130,10 +130,12 @@ def _range(curve: Curve) -> tuple[float, float]:
     drawn = [end for p in curve.points for end in (p.value, p.low, p.high) if end is not None]
     essential = essential or drawn or [0.0, 1.0]
     low, high = min(essential), max(essential)
-    span = (high - low) or abs(high) * 0.1 or 1.0
+    span = high - low
+    if span <= 1e-9 * max(1.0, abs(low), abs(high)):  # one value only: some room around it
+        span = abs(high) * 0.1 or 1.0
     near = [value for value in drawn if low - _OUTLIER_SPANS * span <= value <= high + _OUTLIER_SPANS * span]
     low, high = min([low, *near]), max([high, *near])
-    margin = 0.08 * ((high - low) or span)
+    margin = 0.08 * max(high - low, span)
     return low - margin, high + margin
 
 
@@ -141,7 +143,7 @@ def _ticks(low: float, high: float) -> tuple[float, ...]:
     """Four to seven round values between the ends."""
     rough = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
+    step = power * next((factor for factor in (1, 2, 5) if power * factor >= rough), 10)
     first = math.ceil(low / step)
     return tuple(index * step for index in range(first, math.floor(high / step) + 1))
 

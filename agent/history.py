@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from nightsmith.agent import dossier
 from nightsmith.agent.goal import GoalSpec
@@ -39,10 +39,11 @@ from nightsmith.record.errors import BudgetSpent, NightsmithError
 from nightsmith.record.events import Event
 from nightsmith.record.workspace import Workspace
 from nightsmith.tools.data.manifest import Manifest, SourceRecord, read_manifest
-from nightsmith.trainer.spec import PretrainSpec, RunResult, RunSpec, RunStatus
+from nightsmith.trainer import jobrows, runfolder
+from nightsmith.trainer.jobrows import JobRow
+from nightsmith.trainer.spec import PretrainSpec, RunResult, RunStatus
 
 _Read = TypeVar("_Read", bound=Contract)
-_RUN_SPEC: TypeAdapter[RunSpec] = TypeAdapter(RunSpec)
 _NOT_EVIDENCE = (Decision.UNVERIFIED, Decision.TAMPERED)
 _PHASES: Mapping[str, str] = {
     "interpreted": "Understand the goal",
@@ -64,7 +65,8 @@ def load(ws: Workspace, study: str) -> StudyView:
     """Everything known of a study; an unknown id raises NightsmithError. Unreadable parts are left out, not guessed."""
     row = studies.get(ws, study)
     detail = _object(row.detail)
-    jobs, stream = _jobs(ws, study), events.read(ws, study=study)
+    jobs = [_job(ws, job) for job in jobrows.rows(ws, study)]
+    stream = events.read(ws, study=study)
     spec = _read(GoalSpec, row.spec)
     trials = tuple(_trial(trial, jobs) for trial in studies.trials(ws, study))
     metric = _metric(spec, trials)
@@ -128,31 +130,21 @@ def _object(value: Any) -> dict[str, Any]:
     return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 
-def _jobs(ws: Workspace, study: str) -> list[JobView]:
-    """Jobs of a study in the order they were started, each with its result file where there is one."""
-    query = "SELECT key, trial, role, spec, state FROM jobs WHERE study = ? ORDER BY created_at, rowid"
-    with ws.read() as db:
-        rows = db.execute(query, (study,)).fetchall()
-    return [_job(ws, dict(row)) for row in rows]
-
-
-def _job(ws: Workspace, row: Mapping[str, Any]) -> JobView:
-    spec = _RUN_SPEC.validate_json(row["spec"])
-    trained = spec if isinstance(spec, PretrainSpec) else None
+def _job(ws: Workspace, row: JobRow) -> JobView:
+    trained = row.spec if isinstance(row.spec, PretrainSpec) else None
     known: dict[str, Any] = {
-        "key": row["key"],
-        "role": row["role"],
-        "trial": row["trial"],
+        "key": row.key,
+        "role": row.role,
+        "trial": row.trial,
         "seed": trained.seed if trained else None,
         "data": trained.data if trained else None,
     }
-    path = ws.root / "runs" / row["key"] / "result.json"
-    if not path.is_file():
-        return JobView(**known, status=str(row["state"]), ended=False)
     try:
-        result = RunResult.model_validate_json(path.read_bytes())
-    except ValidationError:
-        return JobView(**known, status="UNREADABLE", ended=True, reason=f"{path} is not a result file.")
+        result = runfolder.read_end(ws.root / "runs" / row.key, row.attempt) or row.result
+    except (NightsmithError, ValidationError) as damage:
+        return JobView(**known, status="UNREADABLE", ended=True, reason=str(damage))
+    if result is None:
+        return JobView(**known, status="RUNNING", ended=False)
     return JobView(**known, **_results(result))
 
 

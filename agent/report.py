@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -127,6 +127,7 @@ def _defaults(view: StudyView) -> list[str]:
     return sorted(pointer for pointer, source in view.sources.items() if source == "default")
 
 
+@cache
 def _environment(*, autoescape: bool) -> Environment:
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),

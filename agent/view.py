@@ -19,7 +19,7 @@ class JobView(Contract):
     trial: int | None = None
     """Trial number."""
     status: str
-    """How it ended (RunStatus), or its state while it has no result."""
+    """How it ended (RunStatus); RUNNING while it has no result, UNREADABLE where that was damaged."""
     ended: bool
     """Whether it has a result."""
     reason: str = ""

@@ -2,22 +2,27 @@
 
 import json
 import random
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from nightsmith.agent.goal import GoalSpec
-from nightsmith.agent.plan import Estimate, StudyPlan, Tunable, TrialPlan
-from nightsmith.evals.types import Claim, Decision, Evaluation, EvaluateSpec, SuiteSpec, Target, Verdict
+from nightsmith.agent.plan import Estimate, StudyPlan, TrialPlan, Tunable
+from nightsmith.evals.types import Claim, Decision, EvaluateSpec, Evaluation, SuiteSpec, Target, Verdict
 from nightsmith.model.presets import PRESETS
 from nightsmith.record import budget, events, studies
 from nightsmith.record.budget import Amount, Budget
 from nightsmith.record.digest import sha256
-from nightsmith.record.workspace import Workspace
+from nightsmith.record.workspace import Workspace, open_workspace
 from nightsmith.tools.base import ToolCall
 from nightsmith.tools.data.manifest import FileRecord, Manifest, SourceRecord, SplitRecord, StepRecord
-from nightsmith.trainer.spec import PretrainSpec, RunResult, RunStatus
+from nightsmith.trainer import jobrows, runfolder
+from nightsmith.trainer.jobrows import STARTED, JobRow, Role
+from nightsmith.trainer.spec import LaunchSpec, PretrainSpec, RunResult, RunStatus
 
 GOAL = (
     "Pre-train a small mixture-of-experts language model from scratch on the Python standard library's source code and "
@@ -27,6 +32,14 @@ TARGET = Target(metric="bits_per_byte", op="<=", value=-0.15, relative_to="basel
 DATASET = sha256("a dataset")
 BASELINE = 2.9534
 SEED_DEVIATION = 0.021
+
+
+@contextmanager
+def workspace_in_memory() -> Iterator[Workspace]:
+    """A new workspace where syncing costs nothing, if the machine has such a place: a study is some 70 transactions."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        yield open_workspace(Path(folder) / ".nightsmith")
 
 
 @dataclass(frozen=True)
@@ -112,7 +125,7 @@ class StudyFactory:
         """Trial 0 and the calibration seeds."""
         studies.add_trial(self.ws, study, 0, self._plan({}, "The baseline.").model_dump(mode="json"), now=self.now)
         for seed in range(seeds):
-            role = "baseline" if seed == 0 else "calibration"
+            role: Role = "baseline" if seed == 0 else "calibration"
             self.job(study, f"baseline-{seed}", 0, role, BASELINE + self.rng.gauss(0, SEED_DEVIATION), seed=seed)
         self.passed(study, "planned", 41.0)
 
@@ -180,26 +193,27 @@ class StudyFactory:
         return sha256(f"{study}|{step}")[:12]
 
     def job(
-        self, study: str, step: str, trial: int | None, role: str, value: float, seed: int | None = None,
+        self, study: str, step: str, trial: int | None, role: Role, value: float, seed: int | None = None,
         idea: Idea | None = None, *, ended: bool = True,
     ) -> str:  # fmt: skip
         """One job's row, settled reservation and result file."""
         key = self.key(study, step)
         spec = self._sealed_spec() if seed is None else self._training_spec(seed)
-        with self.ws.write() as db:
-            db.execute(
-                "INSERT INTO jobs (key, study, step, trial, role, spec, state, created_at) VALUES (?,?,?,?,?,?,?,?)",
-                (key, study, step, trial, role, spec.model_dump_json(), "running", self.now().isoformat()),
-            )
-            budget.reserve(db, study, key, Amount(trials=int(role == "trial")))
-            if ended:
-                tokens = 0 if seed is None else 65536
-                budget.reconcile(db, key, Amount(wall_s=24.6, cpu_s=24.6, tokens=tokens, trials=int(role == "trial")))
-        folder = self.ws.run_dir(key)
+        folder, at = self.ws.run_dir(key), self.now()
+        launch = LaunchSpec(argv=("worker",), devices=("cpu:0",), time_limit_s=120, workdir=str(folder))
+        row = JobRow(key=key, study=study, step=step, trial=trial, role=role, spec=spec, launch=launch, attempt=1,
+                     state=STARTED, created_at=at, started_at=at, finished_at=None, result=None)  # fmt: skip
         (folder / "spec.json").write_text(spec.model_dump_json())
+        with self.ws.write() as db:
+            jobrows.put(db, row)
+            budget.reserve(db, study, key, Amount(trials=int(role == "trial")))
         if ended:
             result = self._result(key, spec.digest(), value, idea, trained=seed is not None)
-            (folder / "result.json").write_text(result.model_dump_json())
+            runfolder.finish(folder, 1, result)
+            spent = Amount(wall_s=24.6, cpu_s=24.6, tokens=result.num_tokens, trials=int(role == "trial"))
+            with self.ws.write() as db:
+                jobrows.settle(db, row, result)
+                budget.reconcile(db, key, spent)
         return key
 
     def _result(self, key: str, spec: str, value: float, idea: Idea | None, *, trained: bool) -> RunResult:
@@ -217,7 +231,7 @@ class StudyFactory:
         )
         return RunResult(
             key=key, spec_digest=spec, status=status, reason=idea.reason if idea else "",
-            metrics={"train/loss": value * 0.7} if trained else {}, checkpoint=str(self.ws.runs / key / "checkpoint-512"),
+            metrics={"train/loss": value * 0.7} if trained else {}, checkpoint=str(self.ws.runs / key / "final"),
             checkpoint_digest=digest, initial_digest=sha256("initial"), evaluation=evaluation if finished else None,
             num_steps=64 if trained else 0, num_tokens=65536 if trained else 0, wall_s=24.6,
             train_s=17.3 if trained else 0.0, evaluate_s=2.2, peak_memory_gib=0.6, devices=("cpu:0",),
@@ -243,7 +257,7 @@ class StudyFactory:
         source = SourceRecord(ref="the Python standard library's source code", id="python-stdlib", label="stdlib",
                               kind="text", files=files, num_rows=612)  # fmt: skip
         splits = tuple(
-            SplitRecord(name=name, path=f"data/{name}", data_digest=sha256(name), rows=rows, num_bytes=rows * 9000)
+            SplitRecord(name=name, path=f"data/{name}", data_digest=sha256(name), rows=rows, num_bytes=rows * 900)
             for name, rows in (("train", 388), ("dev", 128), ("fold0", 96))
         )
         manifest = Manifest(dataset=DATASET, sources=(source,), splits=splits, engine="duckdb 2.0.0",

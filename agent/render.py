@@ -1,0 +1,334 @@
+"""What the terminal shows: plan cards, tables, event lines, one moving progress line. Plain text where nobody watches.
+
+Every function returns text for 80 columns and more. Strangers' words pass through `escape.plain` into `Text` objects,
+so that neither terminal codes nor rich's own markup in them do anything. rich is imported when something is drawn.
+"""
+
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from nightsmith.agent import account, dossier, figures, history
+from nightsmith.agent.escape import plain
+from nightsmith.agent.goal import GoalSpec
+from nightsmith.agent.view import StudySummary, StudyView, TrialView
+from nightsmith.record.events import Event
+from nightsmith.record.workspace import Workspace
+from nightsmith.trainer.spec import RunResult
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+    from rich.text import Text
+
+    from nightsmith.trainer.jobs import Progress
+
+_WIDEST = 120
+"""Columns beyond which lines are only harder to read."""
+_STYLES = {
+    "PROVEN": "bold green", "MET": "bold green", "IMPROVED": "bold green", "PROMOTED": "green", "FINISHED": "green",
+    "REJECTED": "red", "TAMPERED": "bold red", "BLOCKED": "bold red", "INCONCLUSIVE": "yellow", "UNVERIFIED": "yellow",
+    "NOT_MET": "bold yellow", "STOPPED": "bold yellow",
+}  # fmt: skip
+_EVENT_STYLES = {"refused": "red", "warning": "yellow", "outcome": "bold", "verdict": "bold", "confirmation": "bold"}
+
+
+def study_table(rows: Sequence[StudySummary]) -> str:
+    """`nightsmith studies`: one line a study."""
+    if not rows:
+        return 'No studies yet. Begin one with: nightsmith run "GOAL"'
+    table = _table("Study", "Begun", "Outcome", ">Trials", "Goal")
+    table.expand = True
+    table.columns[-1].no_wrap, table.columns[-1].overflow, table.columns[-1].ratio = True, "ellipsis", 1
+    for row in rows:
+        outcome = row.outcome.value if row.outcome else row.state
+        begun = row.created_at.astimezone().strftime("%m-%d %H:%M")
+        promoted = f", {row.num_promoted} promoted" if row.num_promoted else ""
+        table.add_row(_text(row.id), begun, _decision(outcome), f"{row.num_trials}{promoted}", _text(row.goal))
+    return _drawn(table)
+
+
+def show(view: StudyView) -> str:
+    """`nightsmith show`: outcome first, then trials, cost, what was refused."""
+    head = [_sentence(account.outcome_sentence(view)), _text(f"Goal: {view.goal}"), *_facts(view), ""]
+    tail: list[RenderableType] = [*_lines("Refused", [refusal.what for refusal in view.refusals])]
+    tail += _lines("Noticed", view.warnings)
+    tail.append(_text(f"Cost: {_cost(view)}"))
+    return _drawn(*head, *([_trials(view), ""] if view.proposed else []), *tail)
+
+
+def plan_card(ws: Workspace, study: str) -> str:
+    """What a person is asked to approve: the goal as understood, every call, time and tokens, assumptions."""
+    reading: dict[str, Any] = dossier.load(ws, study, "interpretation") or {}
+    plan = dossier.study_plan(ws, study)
+    shown = plan.model_dump(mode="json")
+    trials = (
+        f"at most {plan.max_trials}, {plan.parallel} side by side, each ended after "
+        f"{figures.duration(plan.job_limit_s)}; at most {plan.max_confirmations} confirmed on {plan.seeds} fresh seeds"
+    )
+    space = ", ".join(tunable.name for tunable in plan.space) or "nothing"
+    more = [("Trials", trials), ("Trials may change", space)]
+    answer = reading | {"plan": shown["calls"], "estimate": shown["estimate"]}
+    return _card(answer, f"Plan of {study}", more, _lines("Assumed", plan.assumptions))
+
+
+def interpretation(answer: Mapping[str, Any]) -> str:
+    """`nightsmith plan`: how a goal is understood, what would be run, what is still asked."""
+    extra = [*_lines("Why not", answer.get("reasons") or ())]
+    extra += _lines("The goal leaves open", [_question(question) for question in answer.get("questions") or ()])
+    return _card(answer, f"Understood: {str(answer['status']).replace('_', ' ')}", [], extra)
+
+
+def questions(asked: Sequence[Mapping[str, Any]]) -> str:
+    """Open questions, each with the answer that is taken by default."""
+    return _drawn(*_lines("The goal leaves open", [_question(question) for question in asked]))
+
+
+def event_line(event: Event) -> str:
+    """One event on one line: time, what happened, the particulars."""
+    where = f" trial {event.trial}" if event.trial is not None else ""
+    told = f"{event.at.astimezone():%H:%M:%S} {event.kind.replace('_', ' ')}{where}"
+    particulars = plain(_particulars(event.data))
+    line = _text(f"{told}: {particulars}" if particulars else told)
+    line.stylize(_EVENT_STYLES.get(event.kind, ""), 9)
+    return _drawn(line, wrap=False)
+
+
+def ending(ws: Workspace, study: str, how: str) -> str:
+    """The last words of `run`: how it ended, or how to go on."""
+    if how == "question":
+        return f'{study} waits for an answer: nightsmith resume {study} --answer "…"'
+    if how == "approval":
+        return f"{study} waits for an approval: nightsmith resume {study} --yes"
+    if how == "interrupted":
+        return f"Saved. nightsmith resume {study} goes on exactly here."
+    view = history.load(ws, study)
+    where = ws.root / "reports" / study / "index.html"
+    return _drawn(_sentence(account.outcome_sentence(view)), _text(f"Cost: {_cost(view)}"), _text(f"Report: {where}"))
+
+
+def result(ws: Workspace, ended: RunResult) -> str:
+    """The end of one job that was started by hand."""
+    rows = [("Job", ended.key), ("Took", figures.duration(ended.wall_s)), ("Tokens", figures.count(ended.num_tokens))]
+    evaluation = ended.evaluation
+    for name, value in (evaluation.metrics if evaluation else {}).items():
+        rows.append((figures.metric_label(name), figures.value(name, value)))
+    rows += [("Checkpoint", ended.checkpoint)] if ended.checkpoint else []
+    rows += [("Log", str(ws.root / "runs" / ended.key / "log.txt")), ("", ended.reason)]
+    return _drawn(_decision(ended.status.value), _pairs([row for row in rows if row[1]]))
+
+
+class ProgressLine:
+    """One line at the bottom of a terminal that tells how far running jobs are. Draws nothing elsewhere."""
+
+    def __init__(self) -> None:
+        self._drawn = False
+
+    def draw(self, ws: Workspace, keys: Sequence[str]) -> None:
+        """Replace the line."""
+        if not sys.stdout.isatty():
+            return
+        from nightsmith.trainer import jobs  # reads run folders: needed only while something runs
+
+        told = "  |  ".join(progress_words(key, jobs.progress(ws, key)) for key in keys)
+        width = shutil.get_terminal_size().columns - 1
+        sys.stdout.write(f"\r\x1b[2K{plain(told)[:width]}")
+        sys.stdout.flush()
+        self._drawn = True
+
+    def clear(self) -> None:
+        """Take the line away, so that ordinary text can be printed."""
+        if self._drawn:
+            sys.stdout.write("\r\x1b[2K")
+            sys.stdout.flush()
+        self._drawn = False
+
+
+def progress_words(key: str, at: "Progress") -> str:
+    """`3f2a train 31/64, loss 3.21, 22.1 k tokens/s, 12 s left`; `3f2a evaluate 50 %`."""
+    phase = f"{key[:4]} {at.phase or 'starting'}"
+    if at.evaluated is not None:
+        return f"{phase} {100 * at.evaluated:.0f} %"
+    if at.step is None:
+        return phase
+    told = [f"{phase} {at.step}/{at.num_steps}"]
+    told += [f"loss {at.loss:.2f}"] if at.loss is not None else []
+    told += [f"{figures.count(at.tokens_per_s)} tokens/s"] if at.tokens_per_s else []
+    told += [f"{figures.duration(at.eta_s)} left"] if at.eta_s is not None else []
+    return ", ".join(told)
+
+
+def _question(question: Mapping[str, Any]) -> str:
+    default = f" [{question['default']}]" if question.get("default") else ""
+    return f"{question['text']}{default}"
+
+
+def _card(
+    answer: Mapping[str, Any], title: str, more: Sequence[tuple[str, str]], extra: "Sequence[RenderableType]"
+) -> str:
+    body: list[RenderableType] = [_text(title, style="bold")]
+    if answer.get("spec"):
+        body.append(_pairs([*_understood(GoalSpec.model_validate(answer["spec"]), answer.get("sources") or {}), *more]))
+    if answer.get("plan"):
+        calls = [f"{call['tool']}({_arguments(call['args'])})" for call in answer["plan"]]
+        body += _lines("Calls", calls)
+    if estimate := answer.get("estimate"):
+        told = (
+            f"Estimate: {figures.duration(estimate['total_s'])} in all, "
+            f"{figures.duration(estimate['trial_s'])} a trial, {figures.count(estimate['tokens'])} training tokens, "
+            f"{estimate['gpu_hours']:.2f} GPU-hours ({estimate['basis']})"
+        )
+        body.append(_text(told))
+    return _drawn(*body, *extra)
+
+
+def _understood(spec: GoalSpec, sources: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The spec in words; what the goal did not name is marked."""
+    limits = spec.budget
+    spend = [
+        f"{limits.max_trials} trials" if limits.max_trials is not None else "",
+        figures.duration(limits.wall_clock_s) if limits.wall_clock_s else "",
+        f"{limits.gpu_hours:g} GPU-hours" if limits.gpu_hours is not None else "",
+        f"{figures.count(limits.tokens)} tokens" if limits.tokens else "",
+        f"{limits.cost.amount:,.2f} {limits.cost.currency}" if limits.cost else "",
+        f"until {limits.deadline.time}" if limits.deadline else "",
+    ]
+    rows = [
+        ("Goal", spec.goal),
+        ("Work", ", then ".join(spec.methods) or spec.intent),
+        ("Model", spec.model or ("from scratch" if spec.methods[:1] == ("pretrain",) else "")),
+        ("Data", "; ".join(f"{data.ref} ({data.role})" for data in spec.data)),
+        ("Target", "; ".join(figures.target_words(target) for target in spec.targets)),
+        ("Guardrails", "; ".join(figures.target_words(target) for target in spec.guardrails)),
+        ("Forbidden", ", ".join(spec.avoid)),
+        ("Settings", ", ".join(f"{setting.name} = {figures.setting(setting.value)}" for setting in spec.settings)),
+        ("Budget", ", ".join(part for part in spend if part) or "no limit named"),
+        ("By default", ", ".join(pointer for pointer, source in sources.items() if source == "default")),
+    ]
+    return [row for row in rows if row[1]]
+
+
+def _facts(view: StudyView) -> "list[RenderableType]":
+    rows = [("Target", account.targets_words(view))]
+    if view.baseline_mean is not None:
+        noise = "" if view.seed_deviation is None else f", deviation {figures.value(view.metric, view.seed_deviation)}"
+        told = f"{figures.value(view.metric, view.baseline_mean)} on dev ({len(view.baseline)} seeds{noise})"
+        rows.append(("Baseline", told))
+    if len(view.best) > 1:
+        best = view.best[-1]
+        rows.append(("Best screened", f"{figures.value(view.metric, best.value)} on dev (trial {best.trial})"))
+    if view.seal is not None:
+        rows.append(("Seal", account.seal_words(view)))
+    return [_pairs(rows)]
+
+
+def _trials(view: StudyView) -> "Table":
+    table = _table("#", "Change", ">Dev", ">Difference [95 %]", "Verdict", ">Cost")
+    for trial in view.proposed:
+        value = trial.screen.value if trial.screen else None
+        verdict = _decision(trial.decision.value if trial.decision else trial.status)
+        mark = "*" if trial.number == view.winner else ""
+        change = figures.change(trial.plan.change) if trial.plan else "?"
+        table.add_row(
+            f"{trial.number}{mark}", _text(change), figures.value(view.metric, value),
+            _estimate(view, trial), verdict, figures.duration(trial.wall_s),
+        )  # fmt: skip
+    return table
+
+
+def _estimate(view: StudyView, trial: TrialView) -> str:
+    """The interval on a line of its own: at 80 columns both do not fit side by side."""
+    return account.estimate_words(view, trial).replace(" [", "\n[")
+
+
+def _cost(view: StudyView) -> str:
+    spent, allowed = view.spent, view.spent.allowed
+    limit = f" of {figures.duration(allowed.wall_clock_s)}" if allowed.wall_clock_s else ""
+    gpu = f", {spent.amount.gpu_hours:.2f} GPU-hours" if spent.amount.gpu_hours else ""
+    time = f"{figures.duration(spent.active_s)}{limit}"
+    tokens = figures.count(spent.amount.tokens)
+    return f"{time}, {figures.duration(spent.amount.cpu_s)} of CPU time{gpu}, {tokens} tokens"
+
+
+def _particulars(data: Mapping[str, Any]) -> str:
+    """An event's data: a verdict's sentence, else each value with its name."""
+    if "reason" in data:
+        decided = data.get("decision") or data.get("outcome")
+        return f"{decided}: {data['reason']}" if decided else str(data["reason"])
+    if "message" in data:
+        return str(data["message"])
+    if isinstance(data.get("change"), dict):
+        return f"{figures.change(data['change'])} ({data.get('hypothesis', '')})"
+    return ", ".join(f"{name} {_short(value)}" for name, value in data.items())
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        return " ".join(f"{name}={_short(item)}" for name, item in cast("dict[str, Any]", value).items())
+    return figures.setting(value) if isinstance(value, (float, int, str)) else str(value)
+
+
+def _arguments(args: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in args.items())
+
+
+def _lines(title: str, lines: Sequence[str]) -> "list[RenderableType]":
+    """A heading and its points; a long point goes on under its own beginning."""
+    from rich.table import Table
+
+    points = Table.grid(padding=(0, 1))
+    for line in lines:
+        points.add_row("  -", _text(line))
+    return [_text(f"{title}:"), points] if lines else []
+
+
+def _table(*columns: str) -> "Table":
+    """A table without frame; `>` before a name aligns the column to the right."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        right = column.startswith(">")
+        table.add_column(column.removeprefix(">"), justify="right" if right else "left", overflow="fold")
+    return table
+
+
+def _pairs(rows: Sequence[tuple[str, str]]) -> "Table":
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    for name, value in rows:
+        table.add_row(_text(name, style="dim"), _text(value))
+    return table
+
+
+def _sentence(sentence: str) -> "Text":
+    """The outcome's word in its colour, the rest as it is."""
+    text = _text(sentence, style="bold")
+    word = sentence.partition(":")[0]
+    text.stylize(_STYLES.get(word.replace(" ", "_"), ""), 0, len(word))
+    return text
+
+
+def _decision(word: str) -> "Text":
+    return _text(word.replace("_", " "), style=_STYLES.get(word, ""))
+
+
+def _text(content: str, style: str = "") -> "Text":
+    from rich.text import Text
+
+    return Text(plain(content), style=style)
+
+
+def _drawn(*parts: "RenderableType", wrap: bool = True) -> str:
+    """Parts one below the other, with colour only where a terminal shows it. No line ends in blanks."""
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    if console.width > _WIDEST:
+        console = Console(highlight=False, markup=False, emoji=False, width=_WIDEST)
+    with console.capture() as capture:
+        for part in parts:
+            console.print(part, soft_wrap=not wrap)
+    return "\n".join(line.rstrip() for line in capture.get().rstrip("\n").split("\n"))
