@@ -31,7 +31,7 @@ test-slow: install ## The longer tests as well
 check: install ## What CI checks: ruff, pyright, import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
 format: install ## Format and mend what ruff can

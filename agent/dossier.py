@@ -19,8 +19,8 @@ def save(ws: Workspace, study: str, name: str, content: Any) -> Path:
     return path
 
 
-def load(ws: Workspace, study: str, name: str) -> Any | None:
-    """One paper, or None where it was not written yet."""
+def load(ws: Workspace, study: str, name: str) -> Any:
+    """One paper as plain JSON data, or None where it was not written yet."""
     path = ws.study_dir(study) / f"{name}.json"
     return json.loads(path.read_text()) if path.is_file() else None
 

@@ -10,7 +10,7 @@ from nightsmith.agent import dossier, judging
 from nightsmith.agent import report as reporting
 from nightsmith.agent.services import Services
 from nightsmith.agent.state import State
-from nightsmith.agent.work import manifest_of, measured_trial_s, seconds_to_end, step_of
+from nightsmith.agent.work import manifest_of, measured_trial_s, sealed_folds, seconds_to_end, step_of
 from nightsmith.evals import seal
 from nightsmith.evals.types import Outcome
 from nightsmith.record import budget, events, studies
@@ -24,16 +24,17 @@ Go = Command[Any]
 async def confirm(state: State, runtime: Runtime[Services]) -> Go:
     """Queue fresh seeds of the best promising trial; without one (or without time or alpha) the study ends."""
     ws, study = runtime.context.ws, state["study"]
-    plan, confirmed = dossier.study_plan(ws, study), state.get("confirmed", [])
+    plan, confirmed = dossier.study_plan(ws, study), state["confirmed"]
     number = judging.best_promising(ws, study, confirmed)
     if number is None:
         return _no_candidate(ws, state)
-    if len(confirmed) >= plan.max_confirmations:
-        return Command(goto="report", update={"ended": f"All {plan.max_confirmations} confirmations are spent."})
     left = budget.balance(ws, study).left.wall_s
     if left is not None and left < seconds_to_end(plan, measured_trial_s(ws, study, plan)):
         return Command(goto="report", update={"ended": f"{left:.0f} s are left: too little to confirm trial {number}."})
-    seal.count_confirmation(ws, judging.dev_digest(ws, study), study)
+    try:
+        judging.confirmation_right(ws, study, number)
+    except Refused as refusal:
+        return Command(goto="report", update={"ended": str(refusal)})
     first = 1000 * (len(confirmed) + 1)
     queue = [step_of("confirmation", number, first + i) for i in range(plan.seeds)]
     update = {"phase": "confirmation", "candidate": number, "queue": queue, "running": [], "steps": {}}
@@ -43,7 +44,7 @@ async def confirm(state: State, runtime: Runtime[Services]) -> Go:
 def _no_candidate(ws: Workspace, state: State) -> Go:
     """Nothing (more) to confirm: an open-ended goal still unseals its best confirmed trial."""
     best = judging.best_promoted(ws, state["study"])
-    if best is not None and state.get("winner") is None and not judging.has_threshold(ws, state["study"]):
+    if best is not None and state["winner"] is None and not judging.has_threshold(ws, state["study"]):
         return Command(goto="unseal", update={"winner": best})
     return Command(goto="report")
 
@@ -51,16 +52,16 @@ def _no_candidate(ws: Workspace, state: State) -> Go:
 async def unseal(state: State, runtime: Runtime[Services]) -> Go:
     """Take the one look at the sealed split: the winner's best checkpoint, and the baseline's beside it."""
     ws, study = runtime.context.ws, state["study"]
-    number = state.get("winner")
+    number = state["winner"]
     assert number is not None
-    fold = manifest_of(ws, study).sealed[0]
+    folds = sealed_folds(manifest_of(ws, study))
     try:
-        seal.take_look(ws, fold.file_digest, study)
+        fold = seal.take_look(ws, folds, study)
     except Refused as refusal:
         return Command(goto="report", update={"ended": str(refusal)})
-    events.append(ws, study, "unsealed", trial=number, data={"digest": fold.file_digest[:12], "rows": fold.rows})
-    keys = [judging.best_seed(ws, study, number), judging.best_seed(ws, study, 0)]
-    queue = [step_of("sealed", trial, 0, checkpoint_of=key) for trial, key in zip((number, 0), keys, strict=True)]
+    events.append(ws, study, "unsealed", trial=number, data={"digest": fold[:12], "fold": folds.index(fold)})
+    keys = {trial: judging.best_seed(ws, study, trial) for trial in (number, 0)}
+    queue = [step_of("sealed", trial, 0, checkpoint_of=key, fold=folds.index(fold)) for trial, key in keys.items()]
     return Command(goto="start", update={"phase": "sealed", "queue": queue, "running": [], "steps": {}})
 
 
@@ -73,12 +74,12 @@ async def report(state: State, runtime: Runtime[Services]) -> dict[str, Any]:
 
 def conclude(ws: Workspace, study: str, state: State) -> None:
     """Outcome into the record, figures into MLflow, report onto disk. Doing it twice changes nothing."""
-    ended = state.get("ended", "")
+    ended = state["ended"]
     row = studies.get(ws, study)
     if row.state == "blocked":
         outcome, detail = Outcome.BLOCKED, {"reason": ended}
     else:
-        outcome, detail = judging.outcome(ws, study, state.get("winner"), ended)
+        outcome, detail = judging.outcome(ws, study, state["winner"], ended)
     studies.finish(ws, study, outcome.value, detail)
     events.append(ws, study, "outcome", data={"outcome": outcome.value, "reason": detail["reason"]})
     tracking.project(ws, study)

@@ -31,9 +31,7 @@ def build(checkpointer: Any = None) -> CompiledStateGraph[State, Services, State
     graph.add_node("start", trials.start, destinations=("wait", "judge"))
     graph.add_node("wait", trials.wait)
     graph.add_edge("wait", "judge")
-    graph.add_node(
-        "judge", trials.judge, destinations=("start", "calibrate", "propose", "confirm", "unseal", "report")
-    )
+    graph.add_node("judge", trials.judge, destinations=("start", "calibrate", "propose", "confirm", "unseal", "report"))
     graph.add_node("confirm", finish.confirm, destinations=("start", "report"))
     graph.add_node("unseal", finish.unseal, destinations=("start", "report"))
     graph.add_node("report", finish.report)

@@ -59,7 +59,9 @@ def confirm(ws: Workspace, study: str, number: int) -> Verdict:
 def confirmation_right(ws: Workspace, study: str, number: int) -> seal.Confirmation:
     """The right to confirm one trial on the study's dev split. Raises Refused when the study used its share."""
     limit = dossier.study_plan(ws, study).max_confirmations
-    return seal.take_confirmation(ws, manifest_of(ws, study).dev.digest, study, f"confirmation-{number}", limit=limit)
+    return seal.take_confirmation(
+        ws, manifest_of(ws, study).split("dev").data_digest, study, f"confirmation-{number}", limit=limit
+    )
 
 
 def unverified(ws: Workspace, study: str, number: int, reason: str) -> None:

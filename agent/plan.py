@@ -7,7 +7,7 @@ from pydantic import Field
 from nightsmith.record.digest import Contract
 from nightsmith.tools.base import ToolCall
 
-Move = Literal["hyperparameters", "architecture", "data", "scale", "seed", "confirm", "stop"]
+Move = Literal["baseline", "hyperparameters", "architecture", "data", "scale", "seed", "confirm", "stop"]
 
 
 class PredictedEffect(Contract):

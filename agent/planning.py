@@ -4,16 +4,20 @@ Pure: reads the spec, the number of devices and measured speeds; starts nothing,
 open becomes an assumption, in words, in the plan.
 """
 
-import difflib
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from nightsmith.agent.goal import GoalSpec
 from nightsmith.agent.plan import Estimate, StudyPlan, Tunable
 from nightsmith.model.presets import PRESETS
 from nightsmith.record.errors import NightsmithError
+from nightsmith.tools import registry, training
+from nightsmith.tools.arguments import did_you_mean
 from nightsmith.tools.base import ToolCall
+from nightsmith.tools.data.build import BuildDataset
+from nightsmith.tools.data.requests import with_requests
+from nightsmith.tools.training import Pretrain, Value
 
 METRICS = ("bits_per_byte", "perplexity", "loss")
 DEFAULT_PRESET = "nano"
@@ -25,6 +29,8 @@ SHARE_FOR_SLACK = 0.15
 MIN_STEPS = 50
 DEFAULT_TRIALS, MOST_TRIALS = 8, 200
 MIN_SEEDS = 3
+DEV_SHARE, SEALED_SHARE, NUM_FOLDS = 0.1, 0.3, 4
+"""Each sealed fold serves the one look of one study."""
 
 SPACE: tuple[Tunable, ...] = (
     Tunable(name="learning_rate", kind="float", low=1e-4, high=3e-2, log=True),
@@ -41,7 +47,6 @@ SPACE: tuple[Tunable, ...] = (
 """What trials of a from-scratch pre-training may change. Every one keeps the number of training tokens."""
 
 SETTING_NAMES = {"steps": "num_steps", "lr": "learning_rate", "layers": "num_layers", "experts": "num_experts"}
-RECIPE_FIELDS = ("seq_len", "num_steps", "hidden_size", "expert_size", "seed", *(t.name for t in SPACE))
 
 
 class Blocked(NightsmithError):
@@ -103,46 +108,38 @@ def check_supported(spec: GoalSpec, machine: Machine) -> None:
         if target.relative_to not in (None, "baseline"):
             raise Blocked(f"A target relative to {target.relative_to!r} is not possible here; use the baseline.")
     if spec.gpus and spec.gpus > machine.gpus:
-        raise Blocked(f"The goal asks for {spec.gpus} GPUs; this machine has {machine.gpus}. Leave GPUs out to use CPUs.")
+        raise Blocked(
+            f"The goal asks for {spec.gpus} GPUs; this machine has {machine.gpus}. Leave GPUs out to use CPUs."
+        )
 
 
-def baseline_recipe(spec: GoalSpec) -> tuple[dict[str, Any], list[str]]:
-    """Arguments of the baseline's training call, and the assumptions behind them."""
+def baseline_recipe(spec: GoalSpec) -> tuple[dict[str, Value], list[str]]:
+    """Settings of the baseline's training run, and the assumptions behind them. Raises ToolError for a bad value."""
     wanted = spec.architecture
     preset = (wanted.preset if wanted and wanted.preset else DEFAULT_PRESET).lower()
-    if preset not in PRESETS:
-        near = difflib.get_close_matches(preset, PRESETS, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise Blocked(f"There is no preset {preset!r}.{hint} Presets: {', '.join(PRESETS)}.")
     assumptions: list[str] = []
     if not (wanted and wanted.preset):
         assumptions.append(f"No size is named: the {preset} preset is trained.")
-    recipe: dict[str, Any] = {"preset": preset, "num_steps": DEFAULT_STEPS.get(preset, 300), "learning_rate": 1e-3}
-    shape = PRESETS[preset]
-    recipe |= {"batch_size": shape.batch_size, "num_experts": shape.num_experts, "top_k": shape.top_k}
-    recipe |= {"num_layers": shape.num_layers, "schedule": "cosine", "warmup_share": 0.05, "weight_decay": 0.1}
-    recipe |= {"beta2": 0.95, "router_aux_loss_coef": 0.0}
-    recipe |= _architecture_overrides(spec)
-    for setting in spec.settings:
-        name = setting_name(setting.name)
-        if name is not None:
-            recipe[name] = setting.value
-    return recipe, assumptions
+    args: dict[str, Any] = {"preset": preset, "num_steps": DEFAULT_STEPS.get(preset, 300)} | _shape_asked(spec)
+    asked = {setting_name(setting.name): setting.value for setting in spec.settings if setting.name != "seeds"}
+    call = ToolCall(tool="pretrain", args=args | asked)
+    chosen = registry.validate(call)
+    assert isinstance(chosen, Pretrain)
+    return {"preset": preset, **training.recipe(chosen)}, assumptions
 
 
-def setting_name(name: str) -> str | None:
-    """Recipe field for a setting of the goal; None for `seeds`, which rules the plan. Raises Blocked when unknown."""
-    if name == "seeds":
-        return None
+def setting_name(name: str) -> str:
+    """The recipe's name for a setting of the goal. Raises Blocked, with near names, where pre-training has none."""
     known = SETTING_NAMES.get(name, name)
-    if known in RECIPE_FIELDS:
+    if known in training.SETTINGS:
         return known
-    near = difflib.get_close_matches(known, RECIPE_FIELDS, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise Blocked(f"Pre-training has no setting {name!r}.{hint} Settings: {', '.join(RECIPE_FIELDS)}.")
+    raise Blocked(
+        f"Pre-training has no setting {name!r}.{did_you_mean(known, training.SETTINGS)} "
+        f"Settings: {', '.join(training.SETTINGS)}."
+    )
 
 
-def _architecture_overrides(spec: GoalSpec) -> dict[str, Any]:
+def _shape_asked(spec: GoalSpec) -> dict[str, Any]:
     wanted = spec.architecture
     if wanted is None:
         return {}
@@ -154,10 +151,10 @@ def _architecture_overrides(spec: GoalSpec) -> dict[str, Any]:
     return {name: value for name, value in {**named, "seq_len": wanted.context}.items() if value is not None}
 
 
-def tunables(spec: GoalSpec, recipe: dict[str, Any]) -> tuple[Tunable, ...]:
+def tunables(spec: GoalSpec, recipe: dict[str, Value]) -> tuple[Tunable, ...]:
     """The search space: without what the goal fixes or forbids, and within what the recipe allows."""
-    fixed = {setting_name(s.name) for s in spec.settings if s.how == "fixed"}
-    fixed |= set(_architecture_overrides(spec)) | {SETTING_NAMES.get(name, name) for name in spec.avoid}
+    fixed = {setting_name(s.name) for s in spec.settings if s.how == "fixed" and s.name != "seeds"}
+    fixed |= set(_shape_asked(spec)) | {SETTING_NAMES.get(name, name) for name in spec.avoid}
     free = (t for t in SPACE if t.name not in fixed)
     return tuple(t if t.name != "top_k" else _up_to(t, int(recipe["num_experts"])) for t in free)
 
@@ -173,17 +170,16 @@ def seeds_per_side(spec: GoalSpec, devices: int) -> int:
     return least if devices >= least else math.ceil(least / devices) * devices
 
 
-def plan_calls(spec: GoalSpec, recipe: dict[str, Any]) -> tuple[ToolCall, ...]:
-    """The typed calls in order; `$dataset` and `$checkpoint` stand for what the calls before them give."""
+def plan_calls(spec: GoalSpec, recipe: dict[str, Value]) -> tuple[ToolCall, ...]:
+    """The typed calls in order; `$dataset` and `$winner` stand for what the study makes."""
     sources = [d.ref for d in spec.data if d.role == "train"]
-    build: dict[str, Any] = {"sources": sources}
-    if spec.pipeline:
-        build["pipeline"] = [p.model_dump(mode="json", exclude_none=True) for p in spec.pipeline]
+    held_out = {"dev_share": DEV_SHARE, "sealed_share": SEALED_SHARE, "num_folds": NUM_FOLDS}
+    build = with_requests(BuildDataset(sources=tuple(sources), **held_out), spec.pipeline, avoid=spec.avoid)
     return (
         *(ToolCall(tool="inspect_data", args={"source": source}) for source in sources),
-        ToolCall(tool="build_dataset", args=build),
+        ToolCall(tool="build_dataset", args=build.model_dump(mode="json", exclude_defaults=True)),
         ToolCall(tool="pretrain", args={"dataset": "$dataset", **recipe}),
-        ToolCall(tool="evaluate", args={"checkpoint": "$checkpoint", "split": "dev"}),
+        ToolCall(tool="evaluate", args={"job": "$winner", "split": "sealed"}),
     )
 
 
@@ -195,15 +191,15 @@ class _Limits:
     estimate: Estimate
 
 
-def _fit(spec: GoalSpec, machine: Machine, recipe: dict[str, Any], seeds: int, assumptions: list[str]) -> _Limits:
-    shape = PRESETS[recipe["preset"]]
-    tokens_per_step = int(recipe["batch_size"]) * int(recipe.get("seq_len", shape.seq_len))
-    speed = machine.tokens_per_s.get(recipe["preset"]) or ASSUMED_TOKENS_PER_S.get(recipe["preset"], 100.0)
-    trials = spec.budget.max_trials if spec.budget.max_trials is not None else None
+def _fit(spec: GoalSpec, machine: Machine, recipe: dict[str, Value], seeds: int, assumptions: list[str]) -> _Limits:
+    preset = str(recipe["preset"])
+    tokens_per_step = int(recipe["batch_size"]) * int(recipe["seq_len"])
+    speed = machine.tokens_per_s.get(preset) or ASSUMED_TOKENS_PER_S.get(preset, 100.0)
+    trials = spec.budget.max_trials
     wall = min(w for w in (spec.budget.wall_clock_s, machine.seconds_to_deadline, math.inf) if w is not None)
     steps = int(recipe["num_steps"])
     cost = _Cost(seeds, machine.devices, tokens_per_step / speed)
-    fixed_steps = any(setting_name(s.name) == "num_steps" for s in spec.settings)
+    fixed_steps = any(s.name != "seeds" and setting_name(s.name) == "num_steps" for s in spec.settings)
     most = _most_steps(spec, cost, trials, wall, tokens_per_step)
     if most < (steps if fixed_steps else MIN_STEPS):
         raise Blocked(_too_small(cost, steps if fixed_steps else MIN_STEPS, wall, spec))
@@ -272,17 +268,3 @@ def _trials_that_fit(cost: _Cost, steps: int, wall: float) -> int:
         return DEFAULT_TRIALS
     fits = (t for t in range(MOST_TRIALS, 0, -1) if cost.total_s(steps, t) <= wall * (1 - SHARE_FOR_SLACK))
     return next(fits, 1)
-
-
-def with_dataset(plan: StudyPlan, digest: str) -> StudyPlan:
-    """The plan with `$dataset` replaced by what was built."""
-    calls = tuple(
-        call.model_copy(update={"args": call.args | {"dataset": digest}}) if call.args.get("dataset") else call
-        for call in plan.calls
-    )
-    return plan.model_copy(update={"calls": calls})
-
-
-def tightened(machine: Machine, tokens_per_s: float, preset: str, num_runs: int) -> Machine:
-    """The machine with a speed that was just measured."""
-    return replace(machine, tokens_per_s=machine.tokens_per_s | {preset: tokens_per_s}, num_measured=num_runs)

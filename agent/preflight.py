@@ -3,6 +3,7 @@
 import datetime as dt
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
@@ -13,25 +14,44 @@ from nightsmith.model.presets import PRESETS
 from nightsmith.record import leases
 from nightsmith.record.budget import Deadline
 from nightsmith.record.workspace import Workspace
-from nightsmith.tools.data import sources
+from nightsmith.tools.data.inspect import Inspection, inspect_data
+from nightsmith.tools.data.resolve import resolve
 from nightsmith.trainer import jobs
 from nightsmith.trainer.spec import PretrainSpec
 
 FREE_DISK_BYTES = 500 * 2**20
 RECENT_RUNS = 8
+MIN_DOCUMENTS, CHUNK_BYTES = 200, 2048
 
 
 def preflight(spec: GoalSpec, ws: Workspace, cwd: Path) -> StudyPlan:
     """Check that the goal can be pursued here and plan it. Raises Blocked or ToolError with what would mend it."""
     if not [d for d in spec.data if d.role == "train"]:
-        raise Blocked("The goal names no data to train on: a folder, a file, or a built-in source such as python-stdlib.")
+        raise Blocked(
+            "The goal names no data to train on: a folder, a file, or a built-in source such as python-stdlib."
+        )
     plan = study_plan(spec, survey(ws, spec.budget.deadline))
-    for data in spec.data:
-        sources.resolve(data.ref, cwd=cwd)
+    looks = [inspect_data(resolve(data.ref, cwd=cwd)) for data in spec.data if data.role == "train"]
+    plan = enough_rows(plan, looks)
     free = shutil.disk_usage(ws.root).free
     if free < FREE_DISK_BYTES:
-        raise Blocked(f"Only {free / 2**20:.0f} MiB of disk are free at {ws.root}; a study needs {FREE_DISK_BYTES >> 20}.")
+        raise Blocked(
+            f"Only {free / 2**20:.0f} MiB of disk are free at {ws.root}; a study needs {FREE_DISK_BYTES >> 20}."
+        )
     return plan
+
+
+def enough_rows(plan: StudyPlan, looks: Sequence[Inspection]) -> StudyPlan:
+    """Where documents are too few to hold any out, they are cut into rows; said as an assumption."""
+    num_rows = sum(look.num_rows for look in looks)
+    if num_rows >= MIN_DOCUMENTS or any(look.kind != "text" for look in looks):
+        return plan
+    cut = {"chunk_bytes": CHUNK_BYTES}
+    calls = tuple(
+        call.model_copy(update={"args": call.args | cut}) if call.tool == "build_dataset" else call for call in plan.calls
+    )
+    said = f"The data are {num_rows} documents: cut into rows of {CHUNK_BYTES} bytes, so that some can be held out."
+    return plan.model_copy(update={"calls": calls, "assumptions": (*plan.assumptions, said)})
 
 
 def survey(ws: Workspace, deadline: Deadline | None, now: dt.datetime | None = None) -> Machine:
@@ -40,7 +60,7 @@ def survey(ws: Workspace, deadline: Deadline | None, now: dt.datetime | None = N
     gpus = sum(device.startswith("cuda") for device in found)
     speeds = measured_speeds(ws)
     return Machine(
-        devices=len(found) - gpus if not gpus else gpus,
+        devices=gpus or len(found),
         gpus=gpus,
         memory_bytes=float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")),
         tokens_per_s={preset: median(values) for preset, values in speeds.items()},
@@ -50,16 +70,15 @@ def survey(ws: Workspace, deadline: Deadline | None, now: dt.datetime | None = N
 
 
 def measured_speeds(ws: Workspace) -> dict[str, list[float]]:
-    """Tokens per second and device of recent finished runs in this workspace, by preset."""
+    """Tokens per second and device of the newest finished training runs in this workspace, by preset."""
     speeds: dict[str, list[float]] = {}
-    for row in jobs.rows(ws):
-        if row.role in ("sealed", "manual") or len(speeds.get("all", [])) >= RECENT_RUNS:
+    for row in reversed(jobs.rows(ws)):
+        if not isinstance(row.spec, PretrainSpec) or row.result is None or row.role == "manual":
             continue
-        result = jobs.poll(ws, row.key)
-        speed = result.metrics.get("time/tokens_per_s") if result else None
-        if speed and isinstance(row.spec, PretrainSpec) and (preset := preset_of(row.spec)):
-            speeds.setdefault(preset, []).append(speed)
-    return {preset: values[-RECENT_RUNS:] for preset, values in speeds.items()}
+        preset, speed = preset_of(row.spec), row.result.metrics.get("time/tokens_per_s")
+        if preset and speed and len(found := speeds.setdefault(preset, [])) < RECENT_RUNS:
+            found.append(speed)
+    return speeds
 
 
 def preset_of(spec: PretrainSpec) -> str | None:

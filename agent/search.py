@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from nightsmith.agent.plan import Tunable
-from nightsmith.model.presets import PRESETS
 from nightsmith.record.digest import canonical_json, sha256
 
 Direction = Literal["raise", "lower", "tune"]
@@ -112,22 +111,6 @@ def _ask(
 def _rounded(value: float) -> float:
     """Two significant digits: a setting that a person can read and repeat."""
     return float(f"{value:.2g}")
-
-
-def apply_change(recipe: dict[str, Any], change: dict[str, Value]) -> dict[str, Any]:
-    """The recipe with some settings changed, at an unchanged number of training tokens."""
-    changed = {**recipe, **change}
-    if "batch_size" in change and "num_steps" not in change:
-        tokens = _tokens(recipe)
-        changed["num_steps"] = max(1, round(tokens / (_tokens(changed) / int(changed["num_steps"]))))
-    if int(changed["top_k"]) > int(changed["num_experts"]):
-        changed["top_k"] = changed["num_experts"]
-    return changed
-
-
-def _tokens(recipe: dict[str, Any]) -> int:
-    window = int(recipe.get("seq_len", PRESETS[str(recipe["preset"])].seq_len))
-    return int(recipe["num_steps"]) * int(recipe["batch_size"]) * window
 
 
 def proposal_seed(study_digest: str, trial: int) -> int:

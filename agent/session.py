@@ -4,22 +4,20 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from nightsmith.agent.planner import Interpretation, Planner
+from nightsmith.agent.settings import load_settings
 from pydantic import TypeAdapter, ValidationError
 
-from nightsmith.agent import dossier, history, render
+from nightsmith.agent import history, render
 from nightsmith.agent import report as reporting
 from nightsmith.agent.desk import FlagDesk, desk
-from nightsmith.agent.planner import Interpretation, Planner
 from nightsmith.agent.planning import Machine, study_plan
 from nightsmith.agent.preflight import preflight
 from nightsmith.agent.services import Services
-from nightsmith.agent.settings import load_settings
 from nightsmith.agent.study import Driver, Ending, exit_code, request_stop
-from nightsmith.evals.types import Outcome
 from nightsmith.record import approvals, budget, events, leases, studies
 from nightsmith.record.approvals import Envelope
 from nightsmith.record.budget import Budget
@@ -118,7 +116,9 @@ def _batch_lines(batch: Path) -> list[dict[str, str]]:
             row = json.loads(line)
             lines.append({"id": row["id"], "goal": row["goal"]})
         except (ValueError, KeyError, TypeError):
-            raise NightsmithError(f'{batch}:{number}: needs {{"id": …, "goal": …}} on each line, not {line[:60]!r}.') from None
+            raise NightsmithError(
+                f'{batch}:{number}: needs {{"id": …, "goal": …}} on each line, not {line[:60]!r}.'
+            ) from None
     return lines
 
 
@@ -168,7 +168,9 @@ def train(spec_file: Path, path: Path | None, *, study: str, time_limit_s: float
     account = study or MANUAL
     if not study:
         _open_manual(ws, spec, time_limit_s, yes=yes)
-    key = jobs.start(ws, spec, study=account, step=f"manual-{spec.digest()[:8]}", role="manual", time_limit_s=time_limit_s)
+    key = jobs.start(
+        ws, spec, study=account, step=f"manual-{spec.digest()[:8]}", role="manual", time_limit_s=time_limit_s
+    )
     line = render.ProgressLine()
     while (result := jobs.poll(ws, key)) is None:
         if sys.stdout.isatty() and not as_json:
@@ -190,13 +192,14 @@ def _parse_spec(spec_file: Path) -> RunSpec:
 def _open_manual(ws: Workspace, spec: RunSpec, time_limit_s: float, *, yes: bool) -> None:
     """`--yes` (or a person at the terminal) approves exactly this spec; the account's limits come from the settings."""
     budget.open_account(ws, MANUAL, load_settings().budget or Budget())
-    approved, how = yes, "flag"
-    if not yes and sys.stdin.isatty():
-        approved, how = input(f"Start one {spec.kind} job of at most {time_limit_s:.0f} s? [y/N] ").lower() in ("y", "yes"), "console"
-    if approved:
+    asked = not yes and sys.stdin.isatty()
+    question = f"Start one {spec.kind} job of at most {time_limit_s:.0f} s? [y/N] "
+    if yes or (asked and input(question).lower() in ("y", "yes")):
         digest = spec.digest()
-        envelope = Envelope(study=MANUAL, spec_digest=digest, plan_digest=digest, kinds=(spec.kind,), time_limit_s=time_limit_s)
-        approvals.approve(ws, envelope, how=how, valid_s=60)  # pyright: ignore[reportArgumentType]
+        envelope = Envelope(
+            study=MANUAL, spec_digest=digest, plan_digest=digest, kinds=(spec.kind,), time_limit_s=time_limit_s
+        )
+        approvals.approve(ws, envelope, how="console" if asked else "flag", valid_s=60)
 
 
 def pull(name: str) -> int:

@@ -3,6 +3,7 @@
 from typing import Literal, TypedDict
 
 Phase = Literal["baseline", "calibration", "trials", "confirmation", "sealed"]
+Role = Literal["baseline", "calibration", "trial", "confirmation", "sealed"]
 
 
 class Step(TypedDict):
@@ -12,15 +13,17 @@ class Step(TypedDict):
     """Plan-step id: with study and spec it makes the job's key."""
     trial: int
     """Trial it belongs to."""
-    role: Literal["baseline", "calibration", "trial", "confirmation", "sealed"]
+    role: Role
     """What it is for."""
     seed: int
     """Seed of a training job."""
     checkpoint_of: str
     """Key of the job whose checkpoint is evaluated; empty for a training job."""
+    fold: int
+    """Sealed fold of an evaluation."""
 
 
-class State(TypedDict, total=False):
+class State(TypedDict):
     """The graph's state."""
 
     study: str

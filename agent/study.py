@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.types import Command, Interrupt
 
+from nightsmith.agent.goal import GoalSpec
 from nightsmith.agent.graph import build
 from nightsmith.agent.services import Services
 from nightsmith.evals.types import Outcome
@@ -23,6 +24,8 @@ from nightsmith.record.workspace import Workspace
 from nightsmith.trainer import jobs
 
 POLL_S = 0.25
+START: dict[str, Any] = {"queue": [], "running": [], "steps": {}, "confirmed": [], "winner": None, "ended": ""}
+"""State of a study that has not begun."""
 STOP_FILE = "stop"
 DRAIN_GRACE_S = 30.0
 
@@ -81,7 +84,7 @@ class Driver:
         return self.services.ws
 
     async def drive(self) -> Ending:
-        """Run the study until it ends, waits for a person, or is interrupted. Raises Busy where another process has it."""
+        """Run the study until it ends, waits for a person, or is interrupted. Raises Busy where it is held."""
         with self.ws.lock(f"study-{self.study}"):
             self._listen()
             path = str(self.ws.study_dir(self.study) / "graph.db")
@@ -95,7 +98,7 @@ class Driver:
         snapshot = await graph.aget_state(config)
         if snapshot.values and not snapshot.next:
             return Ending.DONE
-        given: Any = None if snapshot.values else {"study": self.study}
+        given: Any = None if snapshot.values else START | {"study": self.study}
         while True:
             if snapshot.interrupts:
                 answer = await self._answer(snapshot.interrupts)
@@ -206,7 +209,7 @@ def exit_code(ws: Workspace, study: str, ending: Ending) -> int:
     outcome = Outcome(row.outcome or Outcome.STOPPED)
     if outcome is Outcome.BLOCKED:
         return 5
-    targets = (row.spec or {}).get("targets", [])
-    open_ended = bool(targets) and all(t["op"] in ("max", "min") for t in targets)
+    targets = GoalSpec.model_validate(row.spec).targets if row.spec else ()
+    open_ended = bool(targets) and all(target.value is None for target in targets)
     good = {Outcome.PROVEN, Outcome.MET} | ({Outcome.IMPROVED} if open_ended else set())
     return 0 if outcome in good else 3

@@ -1,16 +1,18 @@
 """The loop: measure the baseline and its noise, propose, check the envelope, start, wait, judge."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from langgraph.runtime import Runtime
 from langgraph.types import Command, Send, interrupt
 
 from nightsmith.agent import dossier, judging, proposing
+from nightsmith.agent.plan import TrialPlan
 from nightsmith.agent.services import Services
 from nightsmith.agent.state import State, Step, WaitState
-from nightsmith.agent.work import job_spec, prepare_data, step_of, time_for
-from nightsmith.record import approvals, events, studies
+from nightsmith.agent.work import job_limit_s, job_spec, prepare_data, step_of, time_for
+from nightsmith.record import events, studies
 from nightsmith.record.errors import BudgetSpent, NightsmithError, NoDevice, NotApproved
 from nightsmith.record.workspace import Workspace
 from nightsmith.tools import registry
@@ -66,9 +68,9 @@ async def propose(state: State, runtime: Runtime[Services]) -> Go:
     return Command(goto="check", update={"proposed": numbers, "next_trial": max(numbers) + 1})
 
 
-def _record(ws: Workspace, study: str, number: int, moves: list[Any]) -> list[int]:
+def _record(ws: Workspace, study: str, number: int, moves: list[TrialPlan]) -> list[int]:
     """Trials enter the record as one row each; a repeated step finds them there."""
-    numbers = []
+    numbers: list[int] = []
     for offset, plan in enumerate(m for m in moves if m.move not in ("confirm", "stop")):
         studies.add_trial(ws, study, number + offset, plan.model_dump(mode="json"))
         change = {"hypothesis": plan.hypothesis, "change": plan.change}
@@ -102,19 +104,22 @@ async def start(state: State, runtime: Runtime[Services]) -> Go:
     """Start queued jobs while devices are free. Starting twice is starting once: a job's key follows from its step."""
     ws, study = runtime.context.ws, state["study"]
     plan = dossier.study_plan(ws, study)
-    queue, running, steps = list(state["queue"]), [], dict(state["steps"])
+    queue, steps = list(state["queue"]), dict(state["steps"])
+    running: list[str] = []
     while queue and len(running) < plan.parallel:
         step = queue[0]
         try:
             spec = job_spec(ws, study, step)
             key = await asyncio.to_thread(
                 jobs.start, ws, spec, study=study, step=step["step"], trial=step["trial"], role=step["role"],
-                time_limit_s=plan.job_limit_s,
+                time_limit_s=job_limit_s(ws, study, plan),
             )  # fmt: skip
         except NoDevice:
             break
         except (BudgetSpent, NotApproved) as refusal:
-            return Command(goto="judge", update={"queue": [], "running": running, "steps": steps, "ended": str(refusal)})
+            return Command(
+                goto="judge", update={"queue": [], "running": running, "steps": steps, "ended": str(refusal)}
+            )
         running.append(key)
         steps[key] = queue.pop(0)
     waits = [Send("wait", {"study": study, "key": key}) for key in running or [""]]
@@ -135,7 +140,7 @@ async def judge(state: State, runtime: Runtime[Services]) -> Go:
     """Round by round: interrupted jobs go on, queued ones start, and a finished phase is judged by code."""
     ws, study = runtime.context.ws, state["study"]
     again = [state["steps"][key] for key in state["running"] if _interrupted(ws, key)]
-    if not state.get("ended") and (again or state["queue"]):
+    if not state["ended"] and (again or state["queue"]):
         return Command(goto="start", update={"queue": [*again, *state["queue"]], "running": []})
     go = await asyncio.to_thread(_phases[state["phase"]], ws, state)
     await asyncio.to_thread(tracking.project, ws, study)
@@ -151,15 +156,15 @@ def _interrupted(ws: Workspace, key: str) -> bool:
 
 def _after_baseline(ws: Workspace, state: State) -> Go:
     failed = judging.failure(ws, list(state["steps"]))
-    if failed or state.get("ended"):
-        return Command(goto="report", update={"ended": state.get("ended") or f"The baseline failed: {failed}"})
+    if failed or state["ended"]:
+        return Command(goto="report", update={"ended": state["ended"] or f"The baseline failed: {failed}"})
     return Command(goto="calibrate", update={"running": []})
 
 
 def _after_calibration(ws: Workspace, state: State) -> Go:
     failed = judging.failure(ws, list(state["steps"]))
-    if failed or state.get("ended"):
-        return Command(goto="report", update={"ended": state.get("ended") or f"The calibration failed: {failed}"})
+    if failed or state["ended"]:
+        return Command(goto="report", update={"ended": state["ended"] or f"The calibration failed: {failed}"})
     events.append(ws, state["study"], "planned", data=judging.noise(ws, state["study"]))
     return Command(goto="propose", update={"phase": "trials", "next_trial": 1, "running": []})
 
@@ -170,7 +175,7 @@ def _after_trials(ws: Workspace, state: State) -> Go:
     for number, verdict in verdicts.items():
         data = {"decision": verdict.decision.value, "reason": verdict.reason}
         events.append(ws, study, "verdict", trial=number, data=data)
-    if state.get("ended"):
+    if state["ended"]:
         return Command(goto="report")
     reached = any(v.promising and v.meets_target for v in verdicts.values())
     return Command(goto="confirm" if reached and judging.has_threshold(ws, study) else "propose")
@@ -181,8 +186,8 @@ def _after_confirmation(ws: Workspace, state: State) -> Go:
     verdict = judging.confirm(ws, study, number)
     data = {"decision": verdict.decision.value, "reason": verdict.reason}
     events.append(ws, study, "confirmation", trial=number, data=data)
-    update: dict[str, Any] = {"confirmed": [*state.get("confirmed", []), number]}
-    if state.get("ended"):
+    update: dict[str, Any] = {"confirmed": [*state["confirmed"], number]}
+    if state["ended"]:
         return Command(goto="report", update=update)
     if verdict.meets_target:
         return Command(goto="unseal", update=update | {"winner": number})
@@ -190,10 +195,11 @@ def _after_confirmation(ws: Workspace, state: State) -> Go:
 
 
 def _after_unsealing(ws: Workspace, state: State) -> Go:
+    del ws, state  # claims are made from the result files when the outcome is drawn
     return Command(goto="report")
 
 
-_phases = {
+_phases: dict[str, Callable[[Workspace, State], Go]] = {
     "baseline": _after_baseline,
     "calibration": _after_calibration,
     "trials": _after_trials,

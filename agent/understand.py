@@ -32,7 +32,9 @@ async def interpret(state: State, runtime: Runtime[Services]) -> Go:
     if understood["spec"] is not None:
         studies.set_spec(ws, study, understood["spec"])
     if understood["status"] == "blocked":
-        return _blocked(ws, study, " ".join(understood["reasons"]) or "The goal asks for something that is not allowed.")
+        return _blocked(
+            ws, study, " ".join(understood["reasons"]) or "The goal asks for something that is not allowed."
+        )
     return Command(goto="preflight" if understood["status"] == "ready" else "clarify")
 
 
@@ -69,7 +71,7 @@ def envelope(ws: Workspace, study: str) -> Envelope:
         methods=tuple(spec.methods),
         max_trials=plan.max_trials,
         budget=spec.budget,
-        job_limit_s=plan.job_limit_s,
+        time_limit_s=plan.job_limit_s,
     )
 
 
@@ -83,7 +85,7 @@ async def approve(state: State, runtime: Runtime[Services]) -> Go:
     spec, plan = dossier.goal_spec(ws, study), dossier.study_plan(ws, study)
     bounded = spec.budget.model_copy(update={"max_trials": plan.max_trials})
     budget.open_account(ws, study, bounded)
-    events.append(ws, study, "approval", data={"by": given.by, "how": given.how, "digest": given.digest})
+    events.append(ws, study, "approval", data={"by": given.by, "how": given.how, "hash": given.envelope_digest})
     return Command(goto="baseline")
 
 

@@ -4,26 +4,30 @@ import math
 from pathlib import Path
 from statistics import median
 
+from pydantic import JsonValue
+
 from nightsmith.agent import dossier
 from nightsmith.agent.plan import StudyPlan, TrialPlan
 from nightsmith.agent.planning import EVALUATE_S, REPORT_S, START_S
-from nightsmith.agent.state import Step
-from nightsmith.evals.types import EvaluateSpec
+from nightsmith.agent.state import Role, Step
 from nightsmith.record import budget, events, studies
 from nightsmith.record.workspace import Workspace
 from nightsmith.tools import registry
-from nightsmith.tools.data.build import build_dataset, load_manifest
-from nightsmith.tools.data.manifest import Manifest
+from nightsmith.tools.data.build import BuildDataset, build_dataset
+from nightsmith.tools.data.manifest import Manifest, read_manifest
 from nightsmith.tools.evaluation import Evaluate, evaluate_spec
 from nightsmith.tools.training import Pretrain, pretrain_spec
 from nightsmith.trainer import jobs
 from nightsmith.trainer.spec import PretrainSpec, RunResult, RunSpec, RunStatus
 
+DEV_ITEMS, DEV_BYTES, SEALED_ITEMS, SEALED_BYTES = 192, 4096, 384, 8192
+"""Rows scored, and bytes of each: dev is looked at by every run, sealed once."""
 
-def step_of(role: str, trial: int, seed: int, checkpoint_of: str = "") -> Step:
+
+def step_of(role: Role, trial: int, seed: int, checkpoint_of: str = "", fold: int = 0) -> Step:
     """A step, named so that the same step of a resumed study has the same name."""
     name = f"{role}-{trial}-{checkpoint_of or seed}"
-    return {"step": name, "trial": trial, "role": role, "seed": seed, "checkpoint_of": checkpoint_of}  # pyright: ignore
+    return {"step": name, "trial": trial, "role": role, "seed": seed, "checkpoint_of": checkpoint_of, "fold": fold}
 
 
 def prepare_data(ws: Workspace, study: str, cwd: Path) -> None:
@@ -31,33 +35,55 @@ def prepare_data(ws: Workspace, study: str, cwd: Path) -> None:
     if dossier.load(ws, study, "dataset") is not None:
         return
     call = next(c for c in dossier.study_plan(ws, study).calls if c.tool == "build_dataset")
-    manifest = build_dataset(registry.validate(call), ws, cwd=cwd)  # pyright: ignore[reportArgumentType]
-    dossier.save(ws, study, "dataset", {"digest": manifest.digest()})
-    splits = {split.name: split.rows for split in manifest.splits}
-    events.append(ws, study, "data_built", data={"digest": manifest.digest()[:12], "rows": splits})
+    args = registry.validate(call)
+    assert isinstance(args, BuildDataset)
+    manifest = build_dataset(args, ws, cwd=cwd)
+    dossier.save(ws, study, "dataset", {"digest": manifest.dataset})
+    rows: dict[str, JsonValue] = {split.name: split.rows for split in manifest.splits}
+    events.append(ws, study, "data_built", data={"digest": manifest.name, "rows": rows})
 
 
 def manifest_of(ws: Workspace, study: str) -> Manifest:
     """The manifest of the study's dataset."""
-    return load_manifest(ws, dossier.load(ws, study, "dataset")["digest"])
+    return read_manifest(ws, dossier.load(ws, study, "dataset")["digest"])
+
+
+def sealed_folds(manifest: Manifest) -> list[str]:
+    """Digests of the sealed folds, in the order in which they are used."""
+    return [split.data_digest for split in manifest.splits if split.name.startswith("fold")]
 
 
 def job_spec(ws: Workspace, study: str, step: Step) -> RunSpec:
     """The spec of one step: a training run of a trial's recipe, or an evaluation of a checkpoint."""
-    manifest = manifest_of(ws, study)
-    if step["checkpoint_of"]:
-        result = finished(ws, step["checkpoint_of"])
-        args = Evaluate(checkpoint=str(result.checkpoint), split="sealed")
-        return evaluate_spec(args, manifest, checkpoint_digest=str(result.checkpoint_digest))
-    return training_spec(ws, study, step["trial"], step["seed"])
+    if not step["checkpoint_of"]:
+        return training_spec(ws, study, step["trial"], step["seed"])
+    result = finished(ws, step["checkpoint_of"])
+    window = int(dossier.study_plan(ws, study).recipe["seq_len"])
+    args = Evaluate(
+        job=result.key,
+        split="sealed",
+        fold=step["fold"],
+        max_items=SEALED_ITEMS,
+        max_bytes=SEALED_BYTES,
+        seq_len=window,
+    )
+    return evaluate_spec(
+        args,
+        manifest_of(ws, study),
+        ws,
+        checkpoint=Path(str(result.checkpoint)),
+        checkpoint_digest=str(result.checkpoint_digest),
+    )
 
 
 def training_spec(ws: Workspace, study: str, trial: int, seed: int) -> PretrainSpec:
     """The training run of one trial with one seed (counted from the seed that the goal fixed, else 0)."""
     row = next(t for t in studies.trials(ws, study) if t.number == trial)
     call = next(c for c in TrialPlan.model_validate(row.plan).calls if c.tool == "pretrain")
-    args = Pretrain.model_validate(call.args | {"seed": int(call.args.get("seed", 0)) + seed})
-    return pretrain_spec(args, manifest_of(ws, study))
+    args = registry.validate(call)
+    assert isinstance(args, Pretrain)
+    seeded = args.model_copy(update={"seed": args.seed + seed})
+    return pretrain_spec(seeded, manifest_of(ws, study), ws, dev_items=DEV_ITEMS, dev_bytes=DEV_BYTES)
 
 
 def finished(ws: Workspace, key: str) -> RunResult:
@@ -68,11 +94,6 @@ def finished(ws: Workspace, key: str) -> RunResult:
     return result
 
 
-def evaluation_job(spec: RunSpec) -> bool:
-    """Whether a job evaluates only."""
-    return isinstance(spec, EvaluateSpec)
-
-
 def time_for(ws: Workspace, study: str, plan: StudyPlan) -> int:
     """Trials that may start now so that confirmation, unsealing and report still fit into the wall-clock budget."""
     left = budget.balance(ws, study).left.wall_s
@@ -80,6 +101,12 @@ def time_for(ws: Workspace, study: str, plan: StudyPlan) -> int:
         return plan.parallel
     trial_s = measured_trial_s(ws, study, plan)
     return plan.parallel if left >= trial_s + seconds_to_end(plan, trial_s) else 0
+
+
+def job_limit_s(ws: Workspace, study: str, plan: StudyPlan) -> float:
+    """Time limit of a job that is started now: the plan's, and never more than what is left of the wall clock."""
+    left = budget.balance(ws, study).left.wall_s
+    return plan.job_limit_s if left is None else min(plan.job_limit_s, left)
 
 
 def measured_trial_s(ws: Workspace, study: str, plan: StudyPlan) -> float:

@@ -203,6 +203,12 @@ def balance(ws: Workspace, account: str, *, now: Clock = utc_now) -> Balance:
         return _balance(db, account, now)
 
 
+def is_open(ws: Workspace, account: str) -> bool:
+    """Whether an account was opened."""
+    with ws.read() as db:
+        return db.execute("SELECT 1 FROM accounts WHERE name = ?", (account,)).fetchone() is not None
+
+
 def _account(db: sqlite3.Connection, account: str) -> tuple[Budget, float, datetime | None]:
     row = db.execute("SELECT * FROM accounts WHERE name = ?", (account,)).fetchone()
     if row is None:
