@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or absent: written aside, flushed to disk, renamed. Resuming takes the newest whole one."""
+"""Checkpoints that are whole or absent: written aside, flushed, renamed. Resuming takes the newest whole one."""
 
 import io
 import json

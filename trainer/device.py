@@ -16,5 +16,5 @@ def set_up_torch(attempt: Attempt) -> torch.device:
     torch.set_num_threads(max(1, sum(device.startswith("cpu") for device in attempt.devices)))
     torch.use_deterministic_algorithms(True, warn_only=cuda)
     # Filling fresh memory guards against reading uninitialised tensors; it costs a tenth of a tiny model's step.
-    deterministic.fill_uninitialized_memory = False
+    deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
     return torch.device("cuda:0" if cuda else "cpu")

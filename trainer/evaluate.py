@@ -4,8 +4,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from nightsmith.evals.run import evaluate
 from nightsmith.evals.suite import EvidenceAltered
 from nightsmith.evals.types import EvaluateSpec, SuiteSpec
@@ -24,7 +22,7 @@ def run(attempt: Attempt, spec: EvaluateSpec) -> None:
     attempt.phase("build")
     checkpoint = Path(spec.checkpoint)
     device = set_up_torch(attempt)
-    model: nn.Module = load(checkpoint)
+    model: Any = load(checkpoint)
     model.to(device)
     if (found := weights_digest(checkpoint)) != spec.checkpoint_digest:
         raise EvidenceAltered(

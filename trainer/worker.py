@@ -26,7 +26,7 @@ from nightsmith.record.offline import OFFLINE
 from nightsmith.trainer import runfolder
 from nightsmith.trainer.attempt import Attempt, Ended
 from nightsmith.trainer.journal import JOURNAL, Journal
-from nightsmith.trainer.spec import LaunchSpec, RunResult, RunSpec, RunStatus
+from nightsmith.trainer.spec import LaunchSpec, PretrainSpec, RunResult, RunSpec, RunStatus
 
 RUNNERS = {"pretrain": "nightsmith.trainer.pretrain", "evaluate": "nightsmith.trainer.evaluate"}
 """Kind of job -> module with `run(attempt, spec)`; imported once the attempt is claimed, as torch takes seconds."""
@@ -94,6 +94,7 @@ class Worker:
         try:
             self._ballast.write_bytes(bytes(BALLAST_BYTES))
             self._attempt.phase("start")
+            require_inputs(self._spec)
             importlib.import_module(RUNNERS[self._spec.kind]).run(self._attempt, self._spec)
         except Ended as ended:
             return ended.status, ended.reason
@@ -149,6 +150,17 @@ class Worker:
             peak_memory_gib=peak_memory_gib(),
             devices=self._launch.devices,
         )
+
+
+def require_inputs(spec: RunSpec) -> None:
+    """Raise NightsmithError for an absent input now, and not after the seconds that importing torch takes."""
+    if isinstance(spec, PretrainSpec):
+        inputs = [spec.data] + ([spec.dev_suite.data] if spec.dev_suite else [])
+    else:
+        inputs = [spec.checkpoint, spec.suite.data]
+    absent = [path for path in inputs if not Path(path).exists()]
+    if absent:
+        raise NightsmithError(f"{', '.join(absent)} is absent. Restore it, or build or train it again.")
 
 
 def classify(error: Exception) -> tuple[RunStatus, str]:

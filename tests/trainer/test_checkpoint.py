@@ -1,0 +1,140 @@
+import math
+import resource
+from pathlib import Path
+
+import pytest
+import torch
+from small_runs import TINY, pretrain_spec
+
+from nightsmith.model.load import load, weights_digest
+from nightsmith.model.small4 import build
+from nightsmith.trainer import checkpoint
+from nightsmith.trainer.attempt import Attempt, Ended
+from nightsmith.trainer.checkpoint import KEPT, TrainState, folder, latest, model_digest, restore, save
+from nightsmith.trainer.journal import Journal
+from nightsmith.trainer.pretrain import Pretraining, make_optimizer, next_token_loss, tail_mean
+from nightsmith.trainer.spec import PretrainSpec, RunStatus
+from nightsmith.trainer.text import Windows, read_tokens
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> PretrainSpec:
+    return pretrain_spec(tmp_path)
+
+
+def trained(spec: PretrainSpec, num_steps: int = 3, seed: int = 0):
+    """A model after some real steps, with its optimizer."""
+    model = build(TINY, seed=seed).train()
+    optimizer = make_optimizer(model, spec)
+    for step in range(num_steps):
+        batch = torch.randint(0, 256, (4, 33), generator=torch.Generator().manual_seed(step))
+        next_token_loss(model, batch).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return model, optimizer
+
+
+def test_weights_optimizer_and_generator_come_back_bit_equal(spec, tmp_path) -> None:
+    model, optimizer = trained(spec)
+    save(tmp_path, model, optimizer, TrainState("d", step=3, losses=[1.0, 0.1 + 0.2, math.pi], train_s=1.5))
+    expected = torch.rand(5)
+    other, other_optimizer = trained(spec, num_steps=1, seed=9)
+    state = restore(folder(tmp_path, 3), other, other_optimizer)
+    assert torch.equal(torch.rand(5), expected)
+    assert state == TrainState("d", step=3, losses=[1.0, 0.1 + 0.2, math.pi], train_s=1.5)
+    assert model_digest(other) == model_digest(model) == weights_digest(folder(tmp_path, 3))
+    for ours, theirs in zip(optimizer.state.values(), other_optimizer.state.values(), strict=True):
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_checkpoint_is_loadable_as_a_model(spec, tmp_path) -> None:
+    model, optimizer = trained(spec)
+    save(tmp_path, model, optimizer, TrainState("d", step=3))
+    assert model_digest(load(folder(tmp_path, 3))) == model_digest(model)
+
+
+def test_only_the_newest_checkpoints_are_kept(spec, tmp_path) -> None:
+    model, optimizer = trained(spec)
+    for step in range(5):
+        save(tmp_path, model, optimizer, TrainState("d", step=step))
+    assert latest(tmp_path) == folder(tmp_path, 4)
+    assert len(list(tmp_path.glob("checkpoint-*"))) == KEPT
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over_and_later_replaced(spec, tmp_path) -> None:
+    model, optimizer = trained(spec)
+    for step in (1, 2):
+        save(tmp_path, model, optimizer, TrainState("d", step=step))
+    weights = folder(tmp_path, 2) / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    assert latest(tmp_path) == folder(tmp_path, 1)
+    save(tmp_path, model, optimizer, TrainState("d", step=2))
+    assert latest(tmp_path) == folder(tmp_path, 2)
+    assert latest(tmp_path / "nowhere") is None
+
+
+def test_a_checkpoint_that_does_not_fit_on_the_disk_leaves_the_one_before_it_and_no_rest(spec, tmp_path) -> None:
+    model, optimizer = trained(spec)
+    save(tmp_path, model, optimizer, TrainState("d", step=1))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            save(tmp_path, model, optimizer, TrainState("d", step=2))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert latest(tmp_path) == folder(tmp_path, 1)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def pretraining(spec: PretrainSpec, run_dir: Path) -> Pretraining:
+    attempt = Attempt(run_dir, ("cpu:0",), Journal(run_dir / "events.jsonl", 1), ending=lambda: None)
+    tokens = read_tokens(Path(spec.data), spec.data_digest)
+    return Pretraining(attempt, spec, Windows(tokens, TINY.seq_len, TINY.batch_size, spec.seed))
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_before_it_reaches_the_weights(spec, tmp_path) -> None:
+    training = pretraining(spec, tmp_path)
+    with torch.no_grad():
+        training.model.lm_head.weight[0, 0] = math.inf
+    before = model_digest(training.model)
+    with pytest.raises(Ended, match="Lower the learning rate") as ended:
+        training.train()
+    assert ended.value.status == RunStatus.NOT_FINITE
+    assert model_digest(training.model) == before
+    assert latest(tmp_path) is None
+
+
+def test_training_lowers_the_loss_far_below_chance(spec, tmp_path) -> None:
+    training = pretraining(spec.model_copy(update={"num_steps": 60, "learning_rate": 1e-2}), tmp_path)
+    training.train()
+    state = checkpoint.restore(folder(tmp_path, 60), training.model, make_optimizer(training.model, spec))
+    assert state.losses[0] == pytest.approx(math.log(259), abs=0.1)
+    assert tail_mean(state.losses) < 2.5
+
+
+def test_seed_and_balance_loss_change_the_training_and_equal_specs_repeat_it(spec, tmp_path) -> None:
+    def digest(name: str, **changes: float) -> str:
+        (tmp_path / name).mkdir()
+        training = pretraining(spec.model_copy(update={"num_steps": 5, **changes}), tmp_path / name)
+        training.train()
+        return weights_digest(folder(tmp_path / name, 5))
+
+    first = digest("a")
+    assert digest("b") == first
+    assert len({first, digest("c", seed=1), digest("d", router_aux_loss_coef=0.1)}) == 3
+
+
+def test_the_reported_loss_is_the_mean_of_the_last_steps() -> None:
+    assert tail_mean([5.0]) == 5.0
+    assert tail_mean([9.0] * 95 + [1.0, 2.0, 3.0, 4.0, 5.0]) == 3.0
+
+
+def test_weight_decay_falls_on_matrices_only(spec) -> None:
+    model = build(TINY, seed=0)
+    decayed, kept = make_optimizer(model, spec).param_groups
+    assert (decayed["weight_decay"], kept["weight_decay"]) == (spec.weight_decay, 0.0)
+    assert all(parameter.ndim >= 2 for parameter in decayed["params"])
+    assert all("norm" in name for name, p in model.named_parameters() if any(p is k for k in kept["params"]))
