@@ -51,6 +51,8 @@ def take_look(ws: Workspace, folds: Sequence[str], study: str, *, looks: int = L
     Raises:
         Refused: other studies have used up every fold. An audit line says so.
     """
+    if isinstance(folds, str):  # a string is a sequence too, of one-letter folds that every study would find unused
+        raise TypeError(f"folds must be a sequence of digests, not the single digest {folds!r}.")
     with ws.write() as db:
         fold = _fold(db, folds, study, looks)
         taken = fold is not None and _look(db, fold, study, now)

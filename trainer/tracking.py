@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from nightsmith.record.workspace import Workspace
-from nightsmith.trainer.projection import Dataset, RunView, changed_results, job_views, study_key, study_view
+from nightsmith.trainer.projection import Dataset, RunView, changed_results, job_views
+from nightsmith.trainer.study_projection import study_key, study_view
 
 EXPERIMENT = "nightsmith"
 PROJECTED = "nightsmith.projection"
@@ -27,8 +28,10 @@ LOCK = "tracking"
 LOCK_WAIT_S = 120.0
 MAX_METRICS, MAX_PARAMS = 1000, 100
 """MLflow's limits for one batch."""
-GROWING = ("study/wall_s", "study/cost", "study/gpu_hours", "study/cpu_s", "study/tokens", "curve/")
-"""Figures of the ledger and of running jobs, which go on after a projection: not compared."""
+CLOCKS = ("study/wall_s", "curve/")
+"""Figures that go on between a projection and a look at it, even of a study that has ended: not compared."""
+LEDGER = ("study/cost", "study/gpu_hours", "study/cpu_s", "study/tokens")
+"""Figures that go on as long as a study runs."""
 
 _T = TypeVar("_T")
 
@@ -96,14 +99,14 @@ def open_client(ws: Workspace) -> Any:
     """MLflow's client on the workspace's own database: offline, quiet, without telemetry, in WAL mode."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    # MLflow leaves the journal mode at `delete`. In WAL its UI can read while a study writes, and it makes its tables in
-    # half the time: hence before the client, which makes them.
+    # MLflow leaves the journal mode at `delete`. In WAL its UI can read while a study writes, and its tables are made
+    # in half the time: hence before the client, which makes them.
     with closing(sqlite3.connect(ws.root / DATABASE, timeout=20)) as db:
         db.execute("PRAGMA journal_mode = WAL")
     from mlflow.tracking import MlflowClient  # 2 s: only the commands that look at MLflow pay for it
 
+    for name in ("mlflow", "alembic"):  # after the import, which sets them to INFO
+        logging.getLogger(name).setLevel(logging.WARNING)
     return MlflowClient(tracking_uri=ws.tracking_uri)
 
 
@@ -189,8 +192,9 @@ def _compared(view: RunView, run: Any) -> Iterator[Difference]:
             yield Difference(view.key, "run", view.name, None)
         return
     truth, shown = view.figures(), dict[str, float](run.data.metrics)
+    growing = CLOCKS if view.end_ms is not None else (*CLOCKS, *LEDGER)
     for name in sorted(truth.keys() | shown.keys()):
-        if not name.startswith(GROWING) and truth.get(name) != shown.get(name):
+        if not name.startswith(growing) and truth.get(name) != shown.get(name):
             yield Difference(view.key, name, truth.get(name), shown.get(name))
     for name, value in view.tags.items():
         if run.data.tags.get(name) != value:

@@ -31,6 +31,12 @@ def test_a_sealed_fold_is_looked_at_by_one_study_and_by_no_other(ws):
     assert actions(ws) == ["look.taken", "look.refused"]
 
 
+def test_a_single_digest_is_not_taken_for_a_list_of_letters(ws):
+    with pytest.raises(TypeError, match="sequence"):
+        take_look(ws, "fold0", "s1")
+    assert actions(ws) == []
+
+
 def test_asking_again_for_a_look_costs_nothing(ws):
     assert [take_look(ws, ["fold0", "fold1"], "s1") for _ in range(3)] == ["fold0"] * 3
     assert looks_left(ws, ["fold0", "fold1"]) == 1
