@@ -59,13 +59,15 @@ def estimate_words(view: StudyView, trial: TrialView) -> str:
 
 
 def seal_words(view: StudyView) -> str:
-    """The seal's strength, in plain words, and its looks."""
-    if view.seal is None:
-        return "The sealed split was not opened: no look was spent, and no claim is made about the checkpoint."
-    meaning = SEAL_STRENGTH.get(view.seal.strength, "a strength that this version does not know")
-    fold = "" if view.seal.fold is None else f", fold {view.seal.fold}"
-    looks = "" if view.seal.looks is None else f" Looks taken at it so far, by every study: {view.seal.looks}."
-    return f"Strength of the seal: {view.seal.strength}{fold} ({meaning}).{looks}"
+    """Whether the sealed split was opened, the seal's strength in plain words, and its looks."""
+    seal = view.seal
+    meaning = SEAL_STRENGTH.get(seal.strength, "a strength that this version does not know")
+    strength = f"Strength of the seal: {seal.strength} ({meaning})."
+    if not seal.opened:
+        return f"The sealed split was not opened, and nothing is claimed about a checkpoint. {strength}"
+    fold = "" if seal.fold is None else f"Fold {seal.fold} of the sealed split was opened. "
+    looks = "" if seal.looks is None else f" Looks taken at it, by every study: {seal.looks} of {seal.allowed}."
+    return f"{fold}{strength}{looks}"
 
 
 def commands(view: StudyView) -> tuple[tuple[str, str], ...]:
@@ -175,13 +177,13 @@ def _limits_of_recipe(view: StudyView) -> list[str]:
 
 
 def _limits_of_seal(view: StudyView) -> list[str]:
-    if view.seal is None:
+    if not view.seal.opened:
         return ["The sealed split was not opened: the checkpoint itself is not judged on unseen data."]
     told = ["The sealed claim is about this one checkpoint, on unseen text from the same sources as the training data."]
     if view.seal.strength == "policy":
         told.append("The seal is a rule, not a wall: a program of the same user could have read the fold.")
     if (view.seal.looks or 0) > 1:
-        told.append(f"The fold had been looked at {view.seal.looks} times: the stated confidence is that of one look.")
+        told.append(f"The fold was looked at {view.seal.looks} times: the stated confidence is that of one look.")
     return told
 
 

@@ -31,8 +31,8 @@ from nightsmith.agent.view import (
     StudyView,
     TrialView,
 )
-from nightsmith.evals import stats, targets
-from nightsmith.evals.types import Claim, Decision, MetricName, Target, Verdict
+from nightsmith.evals import seal, stats, targets
+from nightsmith.evals.types import Claim, Decision, EvaluateSpec, MetricName, Target, Verdict
 from nightsmith.record import budget, events, studies
 from nightsmith.record.digest import Contract, canonical_json, sha256
 from nightsmith.record.errors import BudgetSpent, NightsmithError
@@ -65,10 +65,11 @@ def load(ws: Workspace, study: str) -> StudyView:
     """Everything known of a study; an unknown id raises NightsmithError. Unreadable parts are left out, not guessed."""
     row = studies.get(ws, study)
     detail = _object(row.detail)
-    jobs = [_job(ws, job) for job in jobrows.rows(ws, study)]
-    stream = events.read(ws, study=study)
+    rows, stream = jobrows.rows(ws, study), events.read(ws, study=study)
+    jobs = [_job(ws, job) for job in rows]
+    winner_key = _winner_key(detail, jobs)
     spec = _read(GoalSpec, row.spec)
-    trials = tuple(_trial(trial, jobs) for trial in studies.trials(ws, study))
+    trials = _trials(ws, study, jobs)
     metric = _metric(spec, trials)
     lower = targets.lower_is_better(metric, spec.targets if spec else ())
     baseline = _baseline(jobs, metric)
@@ -93,14 +94,14 @@ def load(ws: Workspace, study: str) -> StudyView:
         best=_best(trials, baseline, lower=lower),
         claims=tuple(claim for claim in (_read(Claim, item) for item in detail.get("claims") or ()) if claim),
         winner=detail.get("winner"),
-        winner_key=detail.get("winner_key"),
+        winner_key=winner_key,
         reference_key=detail.get("reference_key"),
-        seal=_read(Seal, detail.get("seal")),
+        seal=_seal(ws, rows, stream),
         spent=_spent(ws, study),
         refusals=tuple(_refusal(event) for event in stream if event.kind == "refused"),
         warnings=tuple(_said(event) for event in stream if event.kind == "warning"),
         phases=_phases(stream),
-        lineage=_lineage(ws, jobs, detail.get("winner_key")),
+        lineage=_lineage(ws, jobs, winner_key),
         other_jobs=_others(jobs, trials),
         versions=_versions(),
     )
@@ -171,12 +172,20 @@ def _results(result: RunResult) -> dict[str, Any]:
     }
 
 
+def _trials(ws: Workspace, study: str, jobs: Iterable[JobView]) -> tuple[TrialView, ...]:
+    own: defaultdict[int | None, list[JobView]] = defaultdict(list)
+    for job in jobs:
+        if job.role != "sealed":
+            own[job.trial].append(job)
+    return tuple(_trial(row, own[row.number]) for row in studies.trials(ws, study))
+
+
 def _trial(row: studies.TrialRow, jobs: Iterable[JobView]) -> TrialView:
     verdict = _object(row.verdict)
     return TrialView(
         number=row.number,
         plan=_read(TrialPlan, row.plan),
-        jobs=tuple(job for job in jobs if job.trial == row.number and job.role != "sealed"),
+        jobs=tuple(jobs),
         screen=_read(Verdict, verdict.get("screen")),
         confirm=_read(Verdict, verdict.get("confirm")),
     )
@@ -236,6 +245,23 @@ def _screened(trial: TrialView) -> BestPoint | None:
         return BestPoint(trial=trial.number, value=verdict.value)
     low, high = (verdict.value - verdict.estimate + end for end in verdict.interval)
     return BestPoint(trial=trial.number, value=verdict.value, low=low, high=high)
+
+
+def _winner_key(detail: Mapping[str, Any], jobs: Iterable[JobView]) -> str | None:
+    """The unsealed job; where nothing was unsealed, the promoted trial's own, so that it can be done again."""
+    own = (job.key for job in jobs if job.role == "trial" and job.trial == detail.get("winner"))
+    return detail.get("winner_key") or next(own, None)
+
+
+def _seal(ws: Workspace, rows: Iterable[JobRow], stream: Iterable[Event]) -> Seal:
+    opened = [event.data.get("fold") for event in stream if event.kind == "unsealed"]
+    folds = {row.spec.suite.data_digest for row in rows if row.role == "sealed" and isinstance(row.spec, EvaluateSpec)}
+    if not opened:
+        return Seal(strength=seal.STRENGTH)
+    taken = [seal.LOOKS - seal.looks_left(ws, [fold]) for fold in folds]
+    fold = opened[-1] if isinstance(opened[-1], int) else None
+    looks = max(taken, default=None)
+    return Seal(strength=seal.STRENGTH, opened=True, fold=fold, looks=looks, allowed=seal.LOOKS)
 
 
 def _spent(ws: Workspace, study: str) -> Spent:

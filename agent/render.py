@@ -7,9 +7,9 @@ so that neither terminal codes nor rich's own markup in them do anything. rich i
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from nightsmith.agent import account, dossier, figures, history
+from nightsmith.agent import account, dossier, event_words, figures, history
 from nightsmith.agent.escape import plain
 from nightsmith.agent.goal import GoalSpec
 from nightsmith.agent.view import StudySummary, StudyView, TrialView
@@ -89,7 +89,7 @@ def event_line(event: Event) -> str:
     """One event on one line: time, what happened, the particulars."""
     where = f" trial {event.trial}" if event.trial is not None else ""
     told = f"{event.at.astimezone():%H:%M:%S} {event.kind.replace('_', ' ')}{where}"
-    particulars = plain(_particulars(event.data))
+    particulars = event_words.particulars(event)
     line = _text(f"{told}: {particulars}" if particulars else told)
     line.stylize(_EVENT_STYLES.get(event.kind, ""), 9)
     return _drawn(line, wrap=False)
@@ -218,7 +218,7 @@ def _facts(view: StudyView) -> "list[RenderableType]":
     if len(view.best) > 1:
         best = view.best[-1]
         rows.append(("Best screened", f"{figures.value(view.metric, best.value)} on dev (trial {best.trial})"))
-    if view.seal is not None:
+    if view.seal.opened:
         rows.append(("Seal", account.seal_words(view)))
     return [_pairs(rows)]
 
@@ -249,24 +249,6 @@ def _cost(view: StudyView) -> str:
     time = f"{figures.duration(spent.active_s)}{limit}"
     tokens = figures.count(spent.amount.tokens)
     return f"{time}, {figures.duration(spent.amount.cpu_s)} of CPU time{gpu}, {tokens} tokens"
-
-
-def _particulars(data: Mapping[str, Any]) -> str:
-    """An event's data: a verdict's sentence, else each value with its name."""
-    if "reason" in data:
-        decided = data.get("decision") or data.get("outcome")
-        return f"{decided}: {data['reason']}" if decided else str(data["reason"])
-    if "message" in data:
-        return str(data["message"])
-    if isinstance(data.get("change"), dict):
-        return f"{figures.change(data['change'])} ({data.get('hypothesis', '')})"
-    return ", ".join(f"{name} {_short(value)}" for name, value in data.items())
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, dict):
-        return " ".join(f"{name}={_short(item)}" for name, item in cast("dict[str, Any]", value).items())
-    return figures.setting(value) if isinstance(value, (float, int, str)) else str(value)
 
 
 def _arguments(args: Mapping[str, Any]) -> str:

@@ -147,14 +147,18 @@ class Phase(Contract):
 
 
 class Seal(Contract):
-    """The sealed fold that was looked at."""
+    """The seal of the study's test data."""
 
     strength: str
     """policy, jail or user (DESIGN §5, rule 6)."""
+    opened: bool = False
+    """Whether the study looked at a fold."""
     fold: int | None = None
-    """Which fold."""
+    """Which fold it looked at, from 0."""
     looks: int | None = None
-    """Looks taken on its digest, by every study."""
+    """Looks taken at that fold so far, by every study."""
+    allowed: int = 1
+    """Looks that one fold allows."""
 
 
 class Spent(Contract):
@@ -257,13 +261,13 @@ class StudyView(Contract):
     claims: tuple[Claim, ...] = ()
     """What the sealed split showed."""
     winner: int | None = None
-    """Trial whose checkpoint was unsealed."""
+    """Trial whose checkpoint was unsealed; else the best promoted one."""
     winner_key: str | None = None
-    """Its job."""
+    """The job of its best seed; without a claim, of its trial."""
     reference_key: str | None = None
-    """The baseline's job it was compared with."""
-    seal: Seal | None = None
-    """The seal; null: not opened."""
+    """The baseline's job that it was compared with on the sealed split."""
+    seal: Seal
+    """How well the test data are sealed, and whether the study looked."""
     spent: Spent = Spent()
     """Cost."""
     refusals: tuple[Refusal, ...] = ()

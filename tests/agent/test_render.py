@@ -10,6 +10,7 @@ from study_factory import GOAL, IDEAS, Idea, StudyFactory, workspace_in_memory
 
 from nightsmith.agent import history, render
 from nightsmith.record import events
+from nightsmith.record.events import EventKind
 from nightsmith.record.workspace import Workspace
 from nightsmith.trainer.jobs import Progress
 from nightsmith.trainer.spec import RunResult
@@ -103,20 +104,40 @@ def test_an_event_is_one_line(ws: Workspace, factory: StudyFactory):
     assert re.match(r"\d\d:\d\d:\d\d verdict trial 3: REJECTED: worse, beyond seed noise", line)
 
 
+NOISE = {"metric": "bits_per_byte", "mean": 2.9519, "seed_deviation": 0.0082, "seeds": 4}
+JOB = {"role": "trial", "attempt": 1, "devices": ["cpu:0"], "kind": "pretrain"}
+ENDED = {"status": "FINISHED", "reason": "", "wall_s": 24.6, "metrics": {"bits_per_byte": 2.7688}}
+FAILED = {"status": "OUT_OF_MEMORY", "reason": "Memory was exhausted.", "wall_s": 3.0, "metrics": {}}
+ESTIMATE = {"estimate": {"total_s": 300.0, "trial_s": 25.0, "tokens": 1.0, "gpu_hours": 0.0, "basis": "assumed"}}
+
+
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("kind", "data", "told"),
     [
-        ({"hypothesis": "Go up.", "change": {"learning_rate": 0.003}}, "learning_rate = 0.003 (Go up.)"),
-        ({"digest": "abc", "rows": {"train": 3, "dev": 1}}, "digest abc, rows dev=1 train=3"),
-        ({"message": "The record was restored."}, "The record was restored."),
-        ({}, ""),
+        ("study_started", {"goal": "x"}, ""),
+        ("interpreted", {"status": "ready", "reasons": []}, "ready"),
+        ("interpreted", {"status": "needs_answers", "reasons": ["No target."]}, "needs answers: No target."),
+        ("preflight", ESTIMATE, "about 5 min 00 s in all, 25 s a trial (assumed)"),
+        ("approval", {"by": "ada", "how": "flag", "hash": "0" * 64}, "by ada (flag)"),
+        ("planned", NOISE, "baseline 2.9519 bits per byte, seed deviation 0.0082 (4 seeds)"),
+        ("trial_proposed", {"hypothesis": "Up.", "change": {"learning_rate": 0.003}}, "learning_rate = 0.003 (Up.)"),
+        ("job_started", JOB, "trial on cpu:0"),
+        ("job_started", JOB | {"attempt": 2}, "trial on cpu:0, attempt 2"),
+        ("job_finished", ENDED, "FINISHED after 25 s: bits per byte 2.7688"),
+        ("job_finished", FAILED, "OUT_OF_MEMORY after 3.0 s: Memory was exhausted."),
+        ("data_built", {"digest": "abc", "rows": {"dev": 1, "train": 3}}, "digest abc, rows dev=1 train=3"),
+        ("warning", {"message": "The record was restored."}, "The record was restored."),
+        ("outcome", {"outcome": "PROVEN", "reason": "The bound meets it."}, "PROVEN: The bound meets it."),
+        ("report", {}, ""),
     ],
 )
-def test_an_events_particulars_are_readable(ws: Workspace, factory: StudyFactory, data: dict, told: str):
+def test_an_events_particulars_are_readable(
+    ws: Workspace, factory: StudyFactory, kind: EventKind, data: dict[str, object], told: str
+):
     study = factory.created()
-    events.append(ws, study, "planned", data=data)
+    events.append(ws, study, kind, data=data)
     line = render.event_line(events.read(ws, study=study)[-1])
-    assert line[9:] == (f"planned: {told}" if told else "planned")
+    assert line[9:] == ": ".join(part for part in (kind.replace("_", " "), told) if part)
 
 
 @pytest.mark.usefixtures("ws")

@@ -14,7 +14,7 @@ from study_factory import IDEAS, TARGET, Idea, StudyFactory, plan, workspace_in_
 from nightsmith.agent import account, history, report
 from nightsmith.agent.escape import plain
 from nightsmith.agent.plan import TrialPlan
-from nightsmith.agent.view import StudyView, TrialView
+from nightsmith.agent.view import Seal, StudyView, TrialView
 from nightsmith.evals.types import Claim, Decision, Outcome, Target
 from nightsmith.record import studies
 from nightsmith.record.workspace import Workspace
@@ -133,7 +133,7 @@ def test_any_goal_and_hypothesis_is_shown_as_it_is(ws: Workspace, text: str):
     thought = TrialPlan(move="seed", hypothesis=text, calls=())
     view = StudyView(
         id="s1", workspace=str(ws.root), goal=text, state="trials", created_at="2026-11-23T22:00:00Z",
-        metric="loss", lower_is_better=True, trials=(TrialView(number=1, plan=thought),),
+        metric="loss", lower_is_better=True, seal=Seal(strength="policy"), trials=(TrialView(number=1, plan=thought),),
     )  # fmt: skip
     page = Page(report.html(view))
     empty = Page(report.html(view.model_copy(update={"goal": "", "trials": (TrialView(number=1, plan=None),)})))
@@ -198,13 +198,25 @@ def test_a_promoted_recipe_without_a_threshold_is_an_improvement(ws: Workspace, 
     assert sentence.endswith("The goal named no threshold.")
 
 
-@pytest.mark.parametrize(("strength", "told"), [("policy", "a rule, not a wall"), ("user", "another user")])
-def test_the_seals_strength_and_looks_are_stated(ws: Workspace, factory: StudyFactory, strength: str, told: str):
-    study = factory.proven(seal={"strength": strength, "fold": 1, "looks": 3})
-    shown = Page(report.write(ws, study).read_text()).shown
-    assert f"Strength of the seal: {strength}, fold 1" in shown
-    assert told in shown
-    assert "looked at 3 times" in shown
+def test_the_seals_strength_and_looks_are_stated(ws: Workspace, factory: StudyFactory):
+    shown = Page(report.write(ws, factory.proven()).read_text()).shown
+    assert "Fold 0 of the sealed split was opened. Strength of the seal: policy (jobs were given only" in shown
+    assert "Looks taken at it, by every study: 1 of 1." in shown
+    assert "a rule, not a wall" in shown
+
+
+def test_an_unopened_seal_is_stated_too(ws: Workspace, factory: StudyFactory):
+    shown = Page(report.write(ws, factory.planned()).read_text()).shown
+    assert "The sealed split was not opened, and nothing is claimed about a checkpoint." in shown
+
+
+@pytest.mark.parametrize(("strength", "told"), [("jail", "in a sandbox"), ("user", "another user")])
+def test_a_stronger_seal_is_told_as_such(ws: Workspace, factory: StudyFactory, strength: str, told: str):
+    view = history.load(ws, factory.created())
+    sealed = view.model_copy(update={"seal": Seal(strength=strength, opened=True, fold=1, looks=3)})
+    assert told in account.seal_words(sealed)
+    assert "a rule, not a wall" not in " ".join(account.limits(sealed))
+    assert "looked at 3 times" in " ".join(account.limits(sealed))
 
 
 def test_writing_again_replaces_both_files_and_leaves_no_drafts(ws: Workspace, factory: StudyFactory):

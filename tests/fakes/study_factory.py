@@ -12,6 +12,7 @@ from typing import Any
 
 from nightsmith.agent.goal import GoalSpec
 from nightsmith.agent.plan import Estimate, StudyPlan, TrialPlan, Tunable
+from nightsmith.evals import seal
 from nightsmith.evals.types import Claim, Decision, EvaluateSpec, Evaluation, SuiteSpec, Target, Verdict
 from nightsmith.model.presets import PRESETS
 from nightsmith.record import budget, events, studies
@@ -99,7 +100,7 @@ class StudyFactory:
         studies.set_state(self.ws, study, "trials")
         return study
 
-    def proven(self, goal: str = GOAL, ideas: tuple[Idea, ...] = IDEAS, seal: dict[str, Any] | None = None) -> str:
+    def proven(self, goal: str = GOAL, ideas: tuple[Idea, ...] = IDEAS) -> str:
         """A study that ran to its end: four trials, the last one confirmed and proven."""
         study = self.planned(goal)
         self.baseline(study)
@@ -117,7 +118,7 @@ class StudyFactory:
             winner=len(ideas),
             winner_key=winner,
             reference_key=reference,
-            seal=seal or {"strength": "policy", "fold": 0, "looks": 1},
+            seal={"strength": "policy", "meaning": "policy: jobs receive only the published paths", "opened": True},
         )
         return study
 
@@ -161,7 +162,8 @@ class StudyFactory:
 
     def unsealed(self, study: str, *of: str) -> None:
         """Evaluations of the given jobs' checkpoints on the sealed fold."""
-        self.passed(study, "unsealed", 0.1)
+        seal.take_look(self.ws, [sha256("fold0")], study)
+        events.append(self.ws, study, "unsealed", data={"digest": sha256("fold0")[:12], "fold": 0}, now=self.now)
         for key in of:
             self.job(study, f"sealed-{key}", None, "sealed", BASELINE - 0.3)
 
