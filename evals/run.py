@@ -72,14 +72,21 @@ def summarise(items: Items) -> dict[str, float]:
     }
 
 
-def score(model: Any, rows: Sequence[Row], seq_len: int, on_batch: OnBatch | None = None) -> Items:
+def score(
+    model: Any,
+    rows: Sequence[Row],
+    seq_len: int,
+    on_batch: OnBatch | None = None,
+    *,
+    batch_tokens: int = BATCH_TOKENS,
+) -> Items:
     """Negative log-likelihood of each row's bytes, in nats, summed in float64."""
     windows = [(index, window) for index, row in enumerate(rows) for window in cut(row.content, seq_len)]
     nll = np.zeros(len(rows))
     done = 0
     model.eval()
     device = next(model.parameters()).device
-    for batch in _batches(windows, max(1, BATCH_TOKENS // seq_len)):
+    for batch in _batches(windows, max(1, batch_tokens // seq_len)):
         sums = _score_windows(model, [window for _, window in batch], device)
         np.add.at(nll, [index for index, _ in batch], sums)
         done += len(batch)

@@ -2,7 +2,6 @@
 
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from nightsmith.record.budget import Amount
 from nightsmith.trainer.jobrows import JobRow, Role
@@ -19,13 +18,10 @@ def reservation(spec: RunSpec, role: Role, *, time_limit_s: float, num_devices: 
 
 
 def spent(row: JobRow) -> Amount:
-    """What the newest attempt of a job used, by its journal: from its first line to its last, whoever ended it.
-
-    The seconds in which the process came up and wrote its exit record, about one, are not in the journal.
-    """
+    """What the newest attempt of a job used: from its intent to the last line of its journal, whoever ended it."""
     journal = Path(row.launch.workdir) / JOURNAL
     lines = [line for line in read_journal(journal) if line.get("attempt") == row.attempt]
-    wall_s = (_at(lines[-1]) - _at(lines[0])).total_seconds() if lines else 0.0
+    wall_s = (datetime.fromisoformat(lines[-1]["at"]) - row.started_at).total_seconds() if lines else 0.0
     tokens = max((float(line["attempt_tokens"]) for line in lines if "attempt_tokens" in line), default=0.0)
     devices = row.launch.devices
     kind = devices[0].partition(":")[0] if devices else "cpu"
@@ -41,7 +37,3 @@ def _amount(wall_s: float, num_devices: int, device_kind: str, tokens: float, tr
         tokens=tokens,
         trials=trials,
     )
-
-
-def _at(line: dict[str, Any]) -> datetime:
-    return datetime.fromisoformat(line["at"])

@@ -95,6 +95,7 @@ def start(
     key = jobrows.key_of(study, step, spec)
     request = _Request(key, study, step, trial, role, spec, time_limit_s, num_devices, device_kind)
     _settle_if_ended(ws, key)
+    leases.devices()  # asks nvidia-smi once a process: not inside the transaction
     try:
         with ws.write() as db:
             row = _intend(db, request, ws.run_dir(key))

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from uniform_model import FakeUniformModel
 
-from nightsmith.evals import run
 from nightsmith.evals.run import cut, evaluate, score, summarise
 from nightsmith.evals.suite import EvidenceAltered, Row, read_items
 from nightsmith.evals.types import SuiteSpec
@@ -91,12 +90,11 @@ def test_equal_weights_give_bit_equal_items_whatever_the_models_mode(tmp_path: P
     assert evaluate(build(PRESETS["nano"], seed=1), spec, tmp_path, checkpoint_digest="c").items_digest not in digests
 
 
-def test_scores_do_not_depend_on_which_windows_share_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_do_not_depend_on_which_windows_share_a_batch() -> None:
     model = build(PRESETS["nano"], seed=0)
     rows = [Row(f"{i:03}", (b"def f%d(x):\n    return x\n" % i) * (i + 1)) for i in range(12)]
     together = score(model, rows, 64)
-    monkeypatch.setattr(run, "BATCH_TOKENS", 64)
-    alone = score(model, rows, 64)
+    alone = score(model, rows, 64, batch_tokens=64)
     np.testing.assert_allclose(together.nll_nats, alone.nll_nats, rtol=1e-5)
 
 

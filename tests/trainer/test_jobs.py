@@ -1,0 +1,273 @@
+"""Jobs against a real record and real processes. A spec whose data are absent makes a job that ends within a second."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from killed_at import count_lines, killed_at
+from small_runs import pretrain_spec
+
+from nightsmith.record import approvals, audit, budget, events, leases
+from nightsmith.record.approvals import Envelope
+from nightsmith.record.budget import Budget
+from nightsmith.record.errors import BudgetSpent, NightsmithError, NoDevice, NotApproved
+from nightsmith.record.workspace import Workspace, open_workspace
+from nightsmith.trainer import jobs, runfolder
+from nightsmith.trainer.journal import JOURNAL, read_journal
+from nightsmith.trainer.spec import PretrainSpec, RunResult, RunStatus
+
+STUDY = "s1"
+LIMIT_S = 60.0
+LIMITS = Budget(tokens=1e9, max_trials=3)
+
+
+@pytest.fixture
+def ws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
+    """A workspace with two CPU devices and an approved study; whatever is started in it is ended afterwards."""
+    monkeypatch.setenv("NIGHTSMITH_DEVICES", "cpu:0,cpu:1")
+    workspace = open_workspace(tmp_path / ".nightsmith")
+    approve(workspace)
+    yield workspace
+    for row in jobs.rows(workspace):
+        jobs.stop(workspace, row.key, grace_s=0)
+
+
+def approve(ws: Workspace, study: str = STUDY, limits: Budget = LIMITS) -> None:
+    budget.open_account(ws, study, limits)
+    envelope = Envelope(study=study, spec_digest="0", plan_digest="0", kinds=("pretrain",), time_limit_s=LIMIT_S)
+    approvals.approve(ws, envelope, how="flag")
+
+
+@pytest.fixture
+def endless(tmp_path: Path) -> PretrainSpec:
+    """A job that runs until it is ended."""
+    return pretrain_spec(tmp_path, num_steps=1_000_000)
+
+
+@pytest.fixture
+def brief(tmp_path: Path) -> PretrainSpec:
+    """A job that ends FAILED at once."""
+    return pretrain_spec(tmp_path).model_copy(update={"data": str(tmp_path / "gone.parquet")})
+
+
+def start(ws: Workspace, spec: PretrainSpec, **changes) -> str:
+    asked = {"study": STUDY, "step": "trial-1", "trial": 1, "role": "trial", "time_limit_s": LIMIT_S}
+    return jobs.start(ws, spec, **(asked | changes))
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 30) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.02)
+
+
+def end_of(ws: Workspace, key: str) -> RunResult:
+    wait_until(lambda: jobs.poll(ws, key) is not None)
+    result = jobs.poll(ws, key)
+    assert result is not None
+    return result
+
+
+def claimed(ws: Workspace, key: str, attempt: int = 1) -> int:
+    wait_until(lambda: runfolder.read_claim(ws.run_dir(key), attempt))
+    claim = runfolder.read_claim(ws.run_dir(key), attempt)
+    assert claim is not None
+    return claim.pid
+
+
+def starts(ws: Workspace, key: str) -> list[int]:
+    """Attempts whose runner really began, in order."""
+    lines = read_journal(ws.run_dir(key) / JOURNAL)
+    return [line["attempt"] for line in lines if line.get("phase") == "start"]
+
+
+def refusals(ws: Workspace) -> tuple[int, int]:
+    """Lines of the audit and events that tell of a refusal."""
+    lines = sum(line.action == "job.refused" for line in audit.read(ws))
+    return lines, sum(event.kind == "refused" for event in events.read(ws))
+
+
+def test_a_job_is_started_once_settled_once_and_leaves_nothing_reserved(ws, brief) -> None:
+    key = start(ws, brief)
+    assert start(ws, brief) == key
+    reserved = budget.balance(ws, STUDY).reserved
+    assert (reserved.wall_s, reserved.trials) == (LIMIT_S, 1)
+    assert leases.free(ws, "cpu") == ("cpu:1",)
+    result = end_of(ws, key)
+    assert result.status == RunStatus.FAILED
+    assert "gone.parquet" in result.reason
+    spent = budget.balance(ws, STUDY).spent
+    assert jobs.poll(ws, key) == result
+    assert start(ws, brief) == key
+    assert starts(ws, key) == [1]
+    assert budget.balance(ws, STUDY).spent == spent
+    assert budget.balance(ws, STUDY).reserved.wall_s == 0
+    assert (spent.trials, spent.tokens) == (1, 0)
+    assert 0 < spent.wall_s < 30
+    assert leases.free(ws, "cpu") == ("cpu:0", "cpu:1")
+    kinds = [event.kind for event in events.read(ws, study=STUDY)]
+    assert (kinds.count("job_started"), kinds.count("job_finished")) == (1, 1)
+    assert [line.action for line in audit.read(ws)].count("job.started") == 1
+    assert audit.verify(ws) is None
+
+
+def test_keys_follow_study_step_and_spec_and_nothing_else(ws, brief) -> None:
+    keys = {
+        start(ws, brief),
+        start(ws, brief, role="manual", time_limit_s=5),
+        start(ws, brief, step="trial-2"),
+    }
+    assert len(keys) == 2
+    assert all(len(key) == 12 for key in keys)
+    assert [row.step for row in jobs.rows(ws, STUDY)] == ["trial-1", "trial-2"]
+    assert jobs.rows(ws, "s9") == []
+
+
+def test_without_approval_account_tokens_or_device_nothing_starts_and_the_audit_says_so(ws, endless) -> None:
+    refused: list[tuple[type[Exception], dict[str, object]]] = [
+        (NotApproved, {"study": "s2"}),
+        (NotApproved, {"time_limit_s": LIMIT_S + 1}),
+        (NoDevice, {"num_devices": 3}),
+        (BudgetSpent, {"study": "s3"}),
+        (BudgetSpent, {"study": "s4"}),
+    ]
+    envelope = Envelope(study="s3", spec_digest="0", plan_digest="0", kinds=("pretrain",), time_limit_s=LIMIT_S)
+    approvals.approve(ws, envelope, how="flag")
+    approve(ws, "s4", Budget(tokens=1000))
+    for number, (kind, changes) in enumerate(refused, start=1):
+        with pytest.raises(kind):
+            start(ws, endless, **changes)
+        assert refusals(ws) == (number, number)
+    assert jobs.rows(ws) == []
+    assert list(ws.runs.glob("*/claim-*")) == []
+    assert leases.free(ws, "cpu") == ("cpu:0", "cpu:1")
+    assert budget.balance(ws, STUDY).reserved.wall_s == 0
+
+
+def test_trials_are_counted_and_other_roles_are_not(ws, brief) -> None:
+    for step, role in (("a", "trial"), ("b", "baseline"), ("c", "trial"), ("d", "confirmation"), ("e", "trial")):
+        end_of(ws, start(ws, brief, step=step, role=role))
+    assert budget.balance(ws, STUDY).left.trials == 0
+    with pytest.raises(BudgetSpent):
+        start(ws, brief, step="f")
+
+
+def test_a_killed_job_is_known_as_killed_and_goes_on_under_the_same_key(ws, endless) -> None:
+    key = start(ws, endless)
+    os.killpg(claimed(ws, key), signal.SIGKILL)
+    result = end_of(ws, key)
+    assert result.status == RunStatus.KILLED
+    assert "vanished" in result.reason
+    assert leases.free(ws, "cpu") == ("cpu:0", "cpu:1")
+    assert start(ws, endless) == key
+    assert jobs.poll(ws, key) is None
+    assert jobs.num_starts(ws, key) == 2
+    claimed(ws, key, attempt=2)
+    assert jobs.stop(ws, key, grace_s=0).status == RunStatus.KILLED
+    assert budget.balance(ws, STUDY).spent.trials == 1
+
+
+def test_a_start_notices_that_the_job_was_killed_though_nobody_polled(ws, endless) -> None:
+    key = start(ws, endless)
+    os.killpg(claimed(ws, key), signal.SIGKILL)
+    wait_until(lambda: not runfolder.is_locked(ws.run_dir(key)))
+    start(ws, endless)
+    assert jobs.num_starts(ws, key) == 2
+
+
+def test_a_job_outlives_its_starter_and_reports_progress_to_whoever_asks(ws, endless) -> None:
+    pid = os.fork()
+    if pid == 0:
+        start(ws, endless)
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(pid, 0)
+    (row,) = jobs.rows(ws, STUDY)
+    wait_until(lambda: (jobs.progress(ws, row.key).step or 0) > 1)
+    progress = jobs.progress(ws, row.key)
+    assert (progress.phase, progress.num_steps) == ("train", 1_000_000)
+    assert min(progress.loss, progress.tokens_per_s, progress.eta_s) > 0
+    assert jobs.poll(ws, row.key) is None
+    result = jobs.stop(ws, row.key)
+    assert result.status == RunStatus.STOPPED
+    assert result.num_steps >= progress.step
+    spent = budget.balance(ws, STUDY).spent
+    assert spent.tokens > 0
+    assert spent.cpu_s == spent.wall_s
+
+
+def test_an_attempt_that_no_process_takes_is_declared_void_and_stays_so(ws, brief, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/true")
+    key = start(ws, brief)
+    assert jobs.poll(ws, key) is None
+    with ws.write() as db:
+        db.execute("UPDATE jobs SET started_at = '2020-01-01T00:00:00+00:00'")
+    assert end_of(ws, key).status == RunStatus.KILLED
+    late = runfolder.Claim(attempt=1, pid=os.getpid(), pid_start=1)
+    assert not runfolder.claim(ws.run_dir(key), late)
+
+
+def test_a_job_that_is_stopped_before_its_process_came_up_never_runs(ws, brief, monkeypatch) -> None:
+    python = sys.executable
+    monkeypatch.setattr(sys, "executable", "/bin/true")
+    key = start(ws, brief)
+    assert "before a process took it" in jobs.stop(ws, key).reason
+    monkeypatch.setattr(sys, "executable", python)
+    assert start(ws, brief) == key
+    end_of(ws, key)
+    assert starts(ws, key) == [2]
+
+
+def test_a_result_that_was_changed_after_the_end_is_not_believed(ws, brief) -> None:
+    key = start(ws, brief)
+    path = ws.run_dir(key) / runfolder.RESULT
+    wait_until(lambda: (ws.run_dir(key) / runfolder.EXIT).exists())
+    wait_until(lambda: not runfolder.is_locked(ws.run_dir(key)))
+    path.write_text(path.read_text().replace("FAILED", "FINISHED"))
+    result = end_of(ws, key)
+    assert result.status == RunStatus.FAILED
+    assert "not the file that its exit record names" in result.reason
+
+
+def test_an_unknown_job_is_named(ws) -> None:
+    with pytest.raises(NightsmithError, match="no job 'abc'"):
+        jobs.poll(ws, "abc")
+
+
+def test_many_starters_at_once_start_one_process(ws, brief) -> None:
+    threads = [threading.Thread(target=start, args=(ws, brief)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (row,) = jobs.rows(ws, STUDY)
+    end_of(ws, row.key)
+    assert starts(ws, row.key) == [1]
+
+
+def test_starters_and_settlers_killed_at_any_line_leave_one_start_and_one_settlement(ws, brief) -> None:
+    wide = "s-many"
+    approve(ws, wide, Budget())
+    rehearsal = start(ws, brief, study=wide, step="rehearsal")
+    end_of(ws, rehearsal)
+    lines = count_lines(lambda: start(ws, brief, study=wide, step="counted"))
+    moments = [round(1 + (lines - 1) * share / 23) for share in range(24)]
+    killed = 0
+    for moment in moments:
+        step = f"moment-{moment}"
+        killed += killed_at(moment, lambda step=step: start(ws, brief, study=wide, step=step, role="confirmation"))
+        key = start(ws, brief, study=wide, step=step, role="confirmation")
+        folder = ws.run_dir(key)
+        wait_until(lambda folder=folder: (folder / runfolder.EXIT).exists() and not runfolder.is_locked(folder))
+        killed += killed_at(moment, lambda key=key: jobs.poll(ws, key))
+        assert end_of(ws, key).status == RunStatus.FAILED
+        assert (starts(ws, key), jobs.num_starts(ws, key)) == ([1], 1)
+    assert killed >= len(moments)
+    finished = [event.job for event in events.read(ws, study=wide) if event.kind == "job_finished"]
+    assert len(finished) == len(set(finished)) >= len(moments) + 1
+    assert audit.verify(ws) is None
