@@ -7,7 +7,7 @@ from nightsmith.agent import lexicon
 from nightsmith.agent.reading import Reading
 
 _CLOCK_RE = re.compile(
-    r"(?<![\w.:])(?:(?P<h>[01]?\d|2[0-4])[:.h](?P<m>[0-5]\d)\s?(?P<ap>[ap]\.?m\b\.?)?(?![\w:])"
+    r"(?<![\w.:])(?:(?P<h>[01]?\d|2[0-4])[:.h](?P<m>[0-5]\d)\s?(?P<ap>[ap]\.?m\b\.?)?(?!\w|:\d)"
     r"|(?P<h2>1[0-2]|0?[1-9])\s?(?P<ap2>[ap]\.?m\b\.?)|(?P<word>noon|midnight)\b"
     r"|(?P<h3>[01]?\d|2[0-4])\s?o'?clock\b)",
     re.IGNORECASE,

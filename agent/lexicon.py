@@ -59,7 +59,7 @@ DOWN_BEFORE = (
     r"giv\w+ up|regress\w*|degrad\w*|"
     r"worse\w*|down|within|declin\w*|hurt\w*|slip\w*|improv\w*|beat\w*|better|shav\w*|knock\w*|bring\w*|get\w*|"
     r"push\w*|cost\w*|dip\w*|forget\w*|"
-    r"(?:below|under|beneath|less|smaller|above|over)\b.{0,40}\bby|minus|trim\w*|under|outperform\w*|tolerat\w*|"
+    r"(?:below|under|beneath|less|smaller|above|over)\b.{0,40}\bby|minus|trim\w*|under|outperform\w*|undercut\w*|tolerat\w*|"
     r"margin|advantage|gain\w*)\b"
 )
 DOWN_AFTER = (
@@ -82,7 +82,9 @@ ANY_CUES = (
     r"better by any (?:amount|margin)|by any (?:amount|margin)|any (?:measurable |real |"
     r"statistically real )?(?:improvement|gain|progress|amount)|better than|worse than|beats?|beating|"
     r"improves? (?:up)?on|"
-    r"improve over|improving on|outperforms?|surpass(?:es)?|exceeds?|no worse|not (?:get |be |become )?(?:any )?worse|"
+    r"improve over|improving on|outperforms?|surpass(?:es)?|exceeds?|no worse|undercuts?|no (?:long|short|low|high|larg|small|few)er "
+    r"than (?:now|before|today|it is|the baseline)|"
+    r"not (?:get |be |become )?(?:any )?worse|"
     r"(?:must not|mustn't|may not|should not|shouldn't|can't|cannot|do not|don't|doesn't|does not|not|never|no|"
     r"without|without any) "
     r"(?:\w+ ){0,4}?(?:drop\w*|los[et]\w*|losing|loss|hurt\w*|regress\w*|degrad\w*|fall\w*|worsen\w*|harm\w*|"

@@ -154,7 +154,7 @@ _UNIT_RE = re.compile(
       (?P<scale>\s?(?:(?-i:[kKMBTb])|bn|mio|thousand|million|billion|trillion|
         m(?=\s(?:token|param|row|example|doc)))\b) |
       (?P<duration>-?\s?{lexicon.DURATION}\b(?!\w|-fold)) |
-      (?P<noun>\s?-?(?:{"|".join(sorted(lexicon.COUNT_NOUNS, key=len, reverse=True))})\b)
+      (?P<noun>\s?-?(?:{"|".join(sorted(lexicon.COUNT_NOUNS, key=len, reverse=True))})\b(?!\s?[<=>]))
     )""",
     re.IGNORECASE | re.VERBOSE,
 )

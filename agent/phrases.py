@@ -20,6 +20,7 @@ _PATH_RE = re.compile(
     )""",
     re.VERBOSE,
 )
+_KEY_RE = re.compile(r"(?:data|dataset|corpus|source|path|file|input|train|eval|from|on)=")
 _NOT_PATH_RE = re.compile(
     r"^(?:and/or|or/and|[\d.]+/[\d.]+|w/o?|n/a|tokens?/s\w*|(?:gpu|gpus|cpu)/\w+|yes/no|i/o|he/she|km/h|24/7|"
     r"input/output|e\.g|i\.e)\W*$",
@@ -39,7 +40,7 @@ _OWN_MODEL_RE = re.compile(
 )
 _BENCHMARK_RE = re.compile(rf"\b(?:{lexicon.BENCHMARKS})(?!\w)")
 _ACRONYM_RE = re.compile(r"\b(?=[\w-]*[A-Z][\w-]*[A-Z\d])[A-Z][A-Za-z]*[A-Z\d][\w-]*\b")
-_NAME_RE = re.compile(rf"(?<![\w/.-])(?:{lexicon.NAMES})(?![\w/]|-(?!size))", re.IGNORECASE)
+_NAME_RE = re.compile(rf"(?<![\w/.-])(?:{lexicon.NAMES})(?![\w/]|-(?!size|only))", re.IGNORECASE)
 _CALLED_RE = re.compile(
     r"\b(?:call(?:ed)?|name[ds]?|register(?:ed)?|save[ds]?|publish(?:ed)?|store[ds]?|export(?:ed)?)(?: (?:it|them|"
     r"the (?:winner|result|model|dataset|best(?: one| model)?)|that))?"
@@ -60,7 +61,7 @@ _SNAKE_RE = re.compile(
     r"(?<![\w/.-])[a-z][a-z0-9]*(?:[_][a-z0-9]+)+(?![\w/])|(?<![\w/.])[a-z]+(?:-[a-z0-9]+)*-v?\d+(?:\.\d+)*(?![\w/%])"
 )
 _LEAD_RE = re.compile(
-    r"(?:(?<=\s)|^|(?<=[(\"',.;:]))(?:on|from|in|using|with|over|against|use|take|read|(?:dedupe|deduplicate|clean|"
+    r"\n[\s*-]*(?=\w)|(?:(?<=\s)|^|(?<=[(\"',.;:]))(?:on|from|in|using|with|over|against|use|take|read|(?:dedupe|deduplicate|clean|"
     r"tidy|filter|prepare)(?: up)?|redact|split|of|inside|into|"
     r"data:|data is|data are|data =|corpus:|corpus =|corpus is|source:|dataset:|dataset is|text is|is|out of|"
     r"through|via|like|by|per|to|for|compare|evaluate|"
@@ -87,8 +88,10 @@ def paths(text: str) -> Iterator[Reading]:
     """Paths, globs, URIs, file names and repository ids."""
     for match in _PATH_RE.finditer(text):
         value = match.group().rstrip(".,;:!?)")
+        start = match.start() + len(_KEY_RE.match(value)[0] if _KEY_RE.match(value) else "")
+        value = text[start : match.start() + len(value)]
         if value and not _NOT_PATH_RE.match(value) and re.search(r"[A-Za-z*]", value):
-            yield _text((match.start(), match.start() + len(value)), value, "path")
+            yield _text((start, start + len(value)), value, "path")
 
 
 def models(text: str) -> Iterator[Reading]:
@@ -169,7 +172,7 @@ def _words(text: str, start: int) -> list[tuple[str, int, int]]:
     position = start
     while len(words) < MAX_WORDS:
         match = _WORD_RE.match(text, position)
-        if match is None or _ends_phrase(match.group().lower(), words):
+        if match is None or not match.group().strip("/*+-.~@'") or _ends_phrase(match.group().lower(), words):
             break
         words.append((match.group(), match.start(), match.end()))
         position = match.end()

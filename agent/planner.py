@@ -120,7 +120,7 @@ class _Turn:
                 return read(_object(answer))
             except WireError as error:
                 self.errors.append(str(error))
-                self.messages = [*self.messages, *_repair(answer, str(error))]
+                self.messages = [*self.messages, *prompting.repair_messages(answer, str(error))]
         raise PlannerConfused(f"The planner's answer cannot be used. {self.errors[-1]}")
 
     async def _complete(self, schema: dict[str, Any]) -> str:
@@ -149,10 +149,6 @@ def _object(answer: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise WireError("The answer must be one JSON object.")
     return value  # pyright: ignore[reportUnknownVariableType]
-
-
-def _repair(answer: str, error: str) -> list[dict[str, str]]:
-    return [{"role": "assistant", "content": answer}, {"role": "user", "content": f"Error: {error} Answer again."}]
 
 
 def _interpretation(meaning: Meaning, transcript: dict[str, Any]) -> Interpretation:

@@ -46,6 +46,11 @@ def propose_messages(request: ProposeRequest) -> list[Message]:
     )
 
 
+def repair_messages(answer: str, error: str) -> list[Message]:
+    """The turn after an answer that cannot stand: the answer, and what is wrong with it."""
+    return [{"role": "assistant", "content": answer}, {"role": "user", "content": f"Error: {error} Answer again."}]
+
+
 def _messages(name: str, **values: object) -> list[Message]:
     return [
         {"role": "system", "content": _render("system")},

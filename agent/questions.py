@@ -32,7 +32,7 @@ _QUESTIONS: dict[str, tuple[str, str | None]] = {
 ASKS: tuple[str, ...] = tuple(_QUESTIONS)
 _REASONS: dict[str, str] = {
     "test_training": "Training on the data that the result is tested on says nothing. Name training data of its own.",
-    "seed_hunting": "Changing the seed until a run passes selects luck, not a better recipe. Name a change to try, or more trials.",
+    "seed_hunting": "Changing the seed until a run passes selects luck, not a better recipe. Name a change to try.",
     "own_budget": "A study may not raise its own budget or approvals. State the larger budget yourself.",
     "evaluator": "The evaluator and its data are out of a study's reach. Name the metric that you want instead.",
     "missing_source": "The goal itself says that a source does not exist. Name one that does.",

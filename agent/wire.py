@@ -120,7 +120,8 @@ class _Expansion:
         if candidate is None:
             known = f"L0 to L{len(self.candidates) - 1}" if self.candidates else "none"
             raise WireError(
-                f"{pointer}: {wire!r} is not a literal of this goal (there are: {known}). Use a listed id or leave it out."
+                f"{pointer}: {wire!r} is not a literal of this goal (there are: {known}). "
+                "Use a listed id or leave it out."
             )
         if candidate.kind not in node.kinds:
             raise WireError(

@@ -8,6 +8,7 @@ Goals come from the grammar and from `handwritten.jsonl`; `heldout.jsonl` is nev
 import argparse
 import json
 import random
+import re
 import statistics
 from collections import Counter
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import grammar
+import parts
 import propose_cases
 
 from nightsmith.agent import literals, prompting, proposals, wire
@@ -32,7 +34,10 @@ def interpret_example(goal: str, gold: dict[str, Any]) -> dict[str, str]:
     candidates = literals.find(goal)
     answer = wire.ground(gold, candidates)
     wire.expand(answer, goal, candidates)
-    return {"prompt": prompting.chat_text(prompting.interpret_messages(goal, candidates)), "completion": compact(answer)}
+    return {
+        "prompt": prompting.chat_text(prompting.interpret_messages(goal, candidates)),
+        "completion": compact(answer),
+    }
 
 
 def propose_example(r: random.Random) -> dict[str, str]:
@@ -42,9 +47,30 @@ def propose_example(r: random.Random) -> dict[str, str]:
     return {"prompt": prompting.chat_text(prompting.propose_messages(request)), "completion": compact(gold)}
 
 
+def repair_example(goal: str, gold: dict[str, Any], r: random.Random) -> dict[str, str] | None:
+    """A wrong first answer, the error, and the right answer; None where the first would stand."""
+    candidates = literals.find(goal)
+    answer = wire.ground(gold, candidates)
+    right = compact(answer)
+    used = sorted(set(re.findall(r'"(L\d+)"', right)))
+    if not used:
+        return None
+    wrong = right.replace(
+        f'"{r.choice(used)}"', f'"L{r.choice((r.randrange(len(candidates)), len(candidates) + r.randrange(4)))}"'
+    )
+    try:
+        wire.expand(json.loads(wrong), goal, candidates)
+    except wire.WireError as error:
+        messages = prompting.interpret_messages(goal, candidates) + prompting.repair_messages(wrong, str(error))
+        return {"prompt": prompting.chat_text(messages), "completion": right}
+    return None
+
+
 def _unambiguous(goal: str) -> bool:
     """Whether no two numbers of a goal have the same value, so that it is clear which one the answer means."""
-    values = [(c.kind, c.value) for c in literals.find(goal) if c.rule is None and c.kind in ("number", "duration", "time")]
+    values = [
+        (c.kind, c.value) for c in literals.find(goal) if c.rule is None and c.kind in ("number", "duration", "time")
+    ]
     return max(Counter(values).values(), default=0) < 2
 
 
@@ -55,7 +81,7 @@ def grammar_examples(number: int, seed: int, failures: list[str]) -> Iterator[di
         clean, gold = grammar.goal(r)
         if not _unambiguous(clean):
             continue
-        for text in dict.fromkeys((grammar.noise(r, clean), clean)):
+        for text in dict.fromkeys((parts.noise(r, clean), clean)):
             try:
                 example = interpret_example(text, gold)
             except wire.WireError as error:
@@ -95,7 +121,7 @@ def main() -> None:
     """Write train.jsonl and dev.jsonl (one in forty) and print the counts."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--goals", type=int, default=1150)
+    parser.add_argument("--goals", type=int, default=1100)
     parser.add_argument("--proposals", type=int, default=400)
     parser.add_argument("--repeat", type=int, default=2, help="copies of the handwritten goals")
     parser.add_argument("--seed", type=int, default=0)
@@ -104,18 +130,33 @@ def main() -> None:
     failures: list[str] = []
     r = random.Random(args.seed + 1)
     examples = list(grammar_examples(args.goals, args.seed, failures))
+    repaired = [example for _ in range(80) if (example := repair_example(*grammar.pretrain(r), r)) is not None][:25]
     written = list(handwritten_examples(HERE / "handwritten.jsonl")) if (HERE / "handwritten.jsonl").exists() else []
-    proposed = list({example["prompt"]: example for example in (propose_example(r) for _ in range(args.proposals))}.values())
-    everything = [*examples, *written * args.repeat, *proposed]
+    proposed = list(
+        {example["prompt"]: example for example in (propose_example(r) for _ in range(args.proposals))}.values()
+    )
+    everything = [*examples, *written * args.repeat, *proposed, *repaired]
     r.shuffle(everything)
     args.out.mkdir(parents=True, exist_ok=True)
     held = len(everything) // 40
     write(args.out / "train.jsonl", everything[held:])
     write(args.out / "dev.jsonl", everything[:held])
-    counts = {"grammar": len(examples), "handwritten": len(written), "propose": len(proposed), "train": len(everything) - held, "dev": held, "grammar_goals_refused": len(failures)}
+    counts = {
+        "grammar": len(examples),
+        "handwritten": len(written),
+        "propose": len(proposed),
+        "repair": len(repaired),
+        "train": len(everything) - held,
+        "dev": held,
+        "grammar_goals_refused": len(failures),
+    }
     if args.tokenizer:
         tokens = token_counts(everything, args.tokenizer)
-        counts |= {"tokens": sum(tokens), "median_tokens": int(statistics.median(tokens)), "p95_tokens": sorted(tokens)[len(tokens) * 95 // 100]}
+        counts |= {
+            "tokens": sum(tokens),
+            "median_tokens": int(statistics.median(tokens)),
+            "p95_tokens": sorted(tokens)[len(tokens) * 95 // 100],
+        }
     (args.out / "failures.txt").write_text("\n".join(failures))
     print(json.dumps(counts, indent=1))
 

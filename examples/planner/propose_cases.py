@@ -6,10 +6,19 @@ from typing import Any
 from nightsmith.agent.proposals import SETTINGS, Decision, PastTrial, ProposeRequest, SettingState
 
 ORDER = (
-    ("learning_rate", "raise", "faster"), ("batch_size", "lower", "updates"), ("num_experts", "lower", "lighter"), ("schedule", "tune", "decay"), ("warmup_share", "lower", "faster"),
-    ("num_layers", "lower", "lighter"), ("top_k", "raise", "capacity"), ("router_aux_loss_coef", "raise", "balance"), ("weight_decay", "lower", "decay"), ("beta2", "raise", "steadier"),
-    ("hidden_size", "raise", "capacity"), ("num_steps", "raise", "longer"),
-)  # fmt: skip
+    ("learning_rate", "raise", "faster"),
+    ("batch_size", "lower", "updates"),
+    ("num_experts", "lower", "lighter"),
+    ("schedule", "tune", "decay"),
+    ("warmup_share", "lower", "faster"),
+    ("num_layers", "lower", "lighter"),
+    ("top_k", "raise", "capacity"),
+    ("router_aux_loss_coef", "raise", "balance"),
+    ("weight_decay", "lower", "decay"),
+    ("beta2", "raise", "steadier"),
+    ("hidden_size", "raise", "capacity"),
+    ("num_steps", "raise", "longer"),
+)
 """First choices, best first."""
 REVERSIBLE = frozenset({"learning_rate", "batch_size", "num_experts", "num_layers", "hidden_size"})
 VALUES: dict[str, tuple[Any, ...]] = {
@@ -27,9 +36,20 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "num_steps": (200, 512, 1000, 2000),
 }
 OBJECTIVES = (
-    "bits_per_byte <= -0.15 difference to baseline", "bits_per_byte <= -{x} difference to baseline", "perplexity < {y}", "loss min", "bits_per_byte <= {z}", "perplexity <= 0.9 ratio to baseline",
-    "loss <= -{x} difference to baseline", "bits_per_byte min", "perplexity <= {y}",
-)  # fmt: skip
+    "bits_per_byte <= -0.15 difference to baseline",
+    "bits_per_byte <= -{x} difference to baseline",
+    "perplexity < {y}",
+    "loss min",
+    "bits_per_byte <= {z}",
+    "perplexity <= 0.9 ratio to baseline",
+    "loss <= -{x} difference to baseline",
+    "bits_per_byte min",
+    "perplexity <= {y}",
+    "bits_per_byte < 0 difference to baseline",
+    "perplexity <= -{y} difference to baseline",
+    "improve bits_per_byte",
+    "perplexity < {y}; loss < {z}",
+)
 OPPOSITE = {"raise": "lower", "lower": "raise"}
 
 
@@ -38,9 +58,13 @@ def case(r: random.Random) -> tuple[ProposeRequest, dict[str, Any]]:
     names = [name for name in SETTINGS if name in ("learning_rate", "batch_size") or r.random() < 0.6]
     states = tuple(SettingState(name=name, value=r.choice(VALUES[name])) for name in names)
     history = _history(r, names)
-    objective = r.choice(OBJECTIVES).format(x=r.choice((0.05, 0.1, 0.2, 0.3)), y=r.choice((4, 8, 12, 20)), z=r.choice((2.1, 2.8, 3.2)))
+    objective = r.choice(OBJECTIVES).format(
+        x=r.choice((0.05, 0.1, 0.2, 0.3)), y=r.choice((4, 8, 12, 20)), z=r.choice((2.1, 2.8, 3.2))
+    )
     left = r.choice((0, 1, 1, 2, 2, 3, 4, 6, 8)) if history else r.choice((2, 3, 4, 4, 6, 8))
-    request = ProposeRequest(objective=objective, settings=states, history=history, trials_left=left, k=r.choice((1, 1, 1, 2, 2, 3)))
+    request = ProposeRequest(
+        objective=objective, settings=states, history=history, trials_left=left, k=r.choice((1, 1, 1, 2, 2, 3))
+    )
     return request, {"t": answer(request)}
 
 
@@ -52,9 +76,23 @@ def _history(r: random.Random, names: list[str]) -> tuple[PastTrial, ...]:
             break
         setting, direction, _ = options[0] if r.random() < 0.6 else r.choice(options)
         decision: Decision = r.choices(("promising", "rejected", "inconclusive", "failed"), (36, 34, 24, 6))[0]
-        gain = {"promising": r.uniform(0.06, 0.6), "rejected": -r.uniform(0.02, 0.8), "inconclusive": r.uniform(-0.02, 0.04), "failed": None}[decision]
+        gain = {
+            "promising": r.uniform(0.06, 0.6),
+            "rejected": -r.uniform(0.02, 0.8),
+            "inconclusive": r.uniform(-0.02, 0.04),
+            "failed": None,
+        }[decision]
         meets = decision == "promising" and r.random() < 0.4
-        trials.append(PastTrial(number=number, setting=setting, direction=direction, gain=None if gain is None else round(gain, 3), decision=decision, meets_target=meets))
+        trials.append(
+            PastTrial(
+                number=number,
+                setting=setting,
+                direction=direction,
+                gain=None if gain is None else round(gain, 3),
+                decision=decision,
+                meets_target=meets,
+            )
+        )
         if meets and r.random() < 0.7:
             break
     if trials and trials[-1].meets_target and r.random() < 0.25:
@@ -74,19 +112,26 @@ def answer(request: ProposeRequest) -> list[dict[str, str]]:
     options = _options(history, [state.name for state in request.settings])
     if not options:
         return [{"mv": "stop"}]
-    return [{"mv": SETTINGS[setting], "set": setting, "dir": direction, "why": why} for setting, direction, why in options[: min(request.k, request.trials_left)]]
+    return [
+        {"mv": SETTINGS[setting], "set": setting, "dir": direction, "why": why}
+        for setting, direction, why in options[: min(request.k, request.trials_left)]
+    ]
 
 
 def _options(history: tuple[PastTrial, ...], names: list[str]) -> list[tuple[str, Any, str]]:
-    """Changes worth trying: go on with the best that helped, then what was not tried, then the opposite of what hurt."""
+    """Changes worth trying: go on with the best that helped, then what was not tried, then reversals."""
     last = {trial.setting: trial for trial in history}
-    gains = sorted((trial for trial in last.values() if trial.decision == "promising"), key=lambda trial: -(trial.gain or 0))
+    gains = sorted(
+        (trial for trial in last.values() if trial.decision == "promising"), key=lambda trial: -(trial.gain or 0)
+    )
     on = [(str(trial.setting), trial.direction, "continue") for trial in gains[:1]]
     fresh = [option for option in ORDER if option[0] in names and option[0] not in last]
     tried = {(trial.setting, trial.direction) for trial in history}
     back = [
         (str(trial.setting), OPPOSITE[str(trial.direction)], "reverse")
         for trial in last.values()
-        if trial.decision == "rejected" and trial.setting in REVERSIBLE and (trial.setting, OPPOSITE[str(trial.direction)]) not in tried
+        if trial.decision == "rejected"
+        and trial.setting in REVERSIBLE
+        and (trial.setting, OPPOSITE[str(trial.direction)]) not in tried
     ]
     return [*on, *fresh, *back]
