@@ -58,6 +58,31 @@ def estimate_words(view: StudyView, trial: TrialView) -> str:
     return f"{shown} [{low}, {high}]"
 
 
+def expectation_words(trial: TrialView) -> str:
+    """What the proposer expected, and whether the interval bears it out; empty where nothing was expected."""
+    predicted, verdict = trial.plan.predicted if trial.plan else None, trial.verdict
+    if predicted is None:
+        return ""
+    expected = f"expected {predicted.direction} {figures.metric_label(predicted.metric)}"
+    if verdict is None or verdict.interval is None or verdict.metric != predicted.metric:
+        return f"{expected}: not measured"
+    low, high = verdict.interval
+    lower = predicted.direction == "lower"
+    if low <= 0 <= high:
+        return f"{expected}: not decided"
+    return f"{expected}: {'borne out' if (high < 0) == lower else 'the contrary was seen'}"
+
+
+def guardrail_words(trial: TrialView) -> str:
+    """Each guardrail of the deciding verdict, and whether it was kept; empty without any."""
+    told: list[str] = []
+    for check in trial.verdict.guardrails if trial.verdict else ():
+        seen = "not measured" if check.estimate is None else figures.against(check.guardrail, check.estimate)
+        kept = "kept" if check.kept else "not kept"
+        told.append(f"guardrail {figures.target_words(check.guardrail)}: {kept} ({seen})")
+    return "; ".join(told)
+
+
 def seal_words(view: StudyView) -> str:
     """Whether the sealed split was opened, the seal's strength in plain words, and its looks."""
     seal = view.seal

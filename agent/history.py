@@ -26,6 +26,7 @@ from nightsmith.agent.view import (
     Phase,
     Refusal,
     Seal,
+    Signature,
     Spent,
     StudySummary,
     StudyView,
@@ -98,6 +99,7 @@ def load(ws: Workspace, study: str) -> StudyView:
         reference_key=detail.get("reference_key"),
         seal=_seal(ws, rows, stream),
         spent=_spent(ws, study),
+        approvals=tuple(_signature(event) for event in stream if event.kind == "approval" and "by" in event.data),
         refusals=tuple(_refusal(event) for event in stream if event.kind == "refused"),
         warnings=tuple(_said(event) for event in stream if event.kind == "warning"),
         phases=_phases(stream),
@@ -270,6 +272,10 @@ def _spent(ws: Workspace, study: str) -> Spent:
     except BudgetSpent:  # never approved: nothing could be spent
         return Spent()
     return Spent(allowed=balance.budget, amount=balance.spent, active_s=balance.active_s)
+
+
+def _signature(event: Event) -> Signature:
+    return Signature(at=event.at, by=str(event.data["by"]), how=str(event.data.get("how", "")))
 
 
 def _refusal(event: Event) -> Refusal:

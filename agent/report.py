@@ -76,6 +76,8 @@ def _context(view: StudyView) -> dict[str, object]:
         "limits": account.limits(view),
         "seal": account.seal_words(view),
         "estimate_words": partial(account.estimate_words, view),
+        "expectation": account.expectation_words,
+        "guardrail_checks": account.guardrail_words,
         "num_promoted": sum(trial.decision is Decision.PROMOTED for trial in view.proposed),
     }
 

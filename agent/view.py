@@ -137,6 +137,17 @@ class Refusal(Contract):
     """Trial number."""
 
 
+class Signature(Contract):
+    """An approval that was given."""
+
+    at: AwareDatetime
+    """When."""
+    by: str
+    """OS user."""
+    how: str
+    """flag, console or schedule."""
+
+
 class Phase(Contract):
     """A stretch of the study between two events."""
 
@@ -270,6 +281,8 @@ class StudyView(Contract):
     """How well the test data are sealed, and whether the study looked."""
     spent: Spent = Spent()
     """Cost."""
+    approvals: tuple[Signature, ...] = ()
+    """Who approved what was run."""
     refusals: tuple[Refusal, ...] = ()
     """What was refused."""
     warnings: tuple[str, ...] = ()

@@ -118,7 +118,7 @@ ESTIMATE = {"estimate": {"total_s": 300.0, "trial_s": 25.0, "tokens": 1.0, "gpu_
         ("interpreted", {"status": "ready", "reasons": []}, "ready"),
         ("interpreted", {"status": "needs_answers", "reasons": ["No target."]}, "needs answers: No target."),
         ("preflight", ESTIMATE, "about 5 min 00 s in all, 25 s a trial (assumed)"),
-        ("approval", {"by": "ada", "how": "flag", "hash": "0" * 64}, "by ada (flag)"),
+        ("approval", {"by": "operator", "how": "flag", "hash": "0" * 64}, "by operator (flag)"),
         ("planned", NOISE, "baseline 2.9519 bits per byte, seed deviation 0.0082 (4 seeds)"),
         ("trial_proposed", {"hypothesis": "Up.", "change": {"learning_rate": 0.003}}, "learning_rate = 0.003 (Up.)"),
         ("job_started", JOB, "trial on cpu:0"),

@@ -15,7 +15,7 @@ from nightsmith.agent import account, history, report
 from nightsmith.agent.escape import plain
 from nightsmith.agent.plan import TrialPlan
 from nightsmith.agent.view import Seal, StudyView, TrialView
-from nightsmith.evals.types import Claim, Decision, Outcome, Target
+from nightsmith.evals.types import Claim, Decision, GuardrailCheck, Outcome, Target
 from nightsmith.record import studies
 from nightsmith.record.workspace import Workspace
 from nightsmith.trainer.spec import RunResult, RunStatus
@@ -203,6 +203,35 @@ def test_the_seals_strength_and_looks_are_stated(ws: Workspace, factory: StudyFa
     assert "Fold 0 of the sealed split was opened. Strength of the seal: policy (jobs were given only" in shown
     assert "Looks taken at it, by every study: 1 of 1." in shown
     assert "a rule, not a wall" in shown
+
+
+def test_what_was_expected_is_held_against_what_was_seen(ws: Workspace, factory: StudyFactory):
+    told = [account.expectation_words(trial) for trial in history.load(ws, factory.proven()).trials]
+    assert told == [
+        "",
+        "expected lower bits per byte: borne out",
+        "expected lower bits per byte: not decided",
+        "expected lower bits per byte: the contrary was seen",
+        "expected lower bits per byte: borne out",
+    ]
+
+
+def test_a_broken_guardrail_is_told_with_what_was_seen(ws: Workspace, factory: StudyFactory):
+    guard = Target(metric="accuracy", op=">=", value=-0.01, relative_to="baseline")
+    view = history.load(ws, factory.proven())
+    trial = view.trials[1]
+    assert trial.screen is not None
+    checks = (GuardrailCheck(guardrail=guard, estimate=-0.03, kept=False), GuardrailCheck(guardrail=guard, kept=False))
+    judged = trial.model_copy(update={"screen": trial.screen.model_copy(update={"guardrails": checks})})
+    shown = Page(report.html(view.model_copy(update={"trials": (judged,)}))).shown
+    words = "guardrail accuracy at most 1.0 points below the baseline: not kept"
+    assert f"{words} (3.0 points below the baseline); {words} (not measured)" in shown
+
+
+def test_the_approval_is_named(ws: Workspace, factory: StudyFactory):
+    assert "Approved by operator (flag), 2026-11-23 22:00 UTC." in Page(report.write(ws, factory.proven()).read_text()).shown
+    unapproved = report.write(ws, factory.created()).with_name("report.md").read_text()
+    assert "Nothing was approved, so nothing could be spent." in unapproved
 
 
 def test_an_unopened_seal_is_stated_too(ws: Workspace, factory: StudyFactory):

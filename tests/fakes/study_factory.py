@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nightsmith.agent.goal import GoalSpec
-from nightsmith.agent.plan import Estimate, StudyPlan, TrialPlan, Tunable
+from nightsmith.agent.plan import Estimate, PredictedEffect, StudyPlan, TrialPlan, Tunable
 from nightsmith.evals import seal
 from nightsmith.evals.types import Claim, Decision, EvaluateSpec, Evaluation, SuiteSpec, Target, Verdict
 from nightsmith.model.presets import PRESETS
@@ -94,7 +94,8 @@ class StudyFactory:
         self.passed(study, "interpreted", 2.1)
         self._paper(study, "plan", plan().model_dump(mode="json"))
         budget.open_account(self.ws, study, limits)
-        self.passed(study, "approval", 1.2)
+        self.at += timedelta(seconds=1.2)
+        events.append(self.ws, study, "approval", data={"by": "operator", "how": "flag"}, now=self.now)
         self._dataset()
         self.passed(study, "data_built", 4.0)
         studies.set_state(self.ws, study, "trials")
@@ -252,7 +253,10 @@ class StudyFactory:
 
     def _plan(self, change: dict[str, float | int | str], hypothesis: str) -> TrialPlan:
         call = ToolCall(tool="pretrain", args={"preset": "nano", **change})
-        return TrialPlan(move="hyperparameters", hypothesis=hypothesis, change=change, calls=(call,))
+        expected = PredictedEffect(metric="bits_per_byte", direction="lower") if change else None
+        return TrialPlan(
+            move="hyperparameters", hypothesis=hypothesis, change=change, calls=(call,), predicted=expected
+        )
 
     def _dataset(self) -> None:
         files = tuple(FileRecord(name=name, data_digest=sha256(name), num_bytes=9000) for name in ("abc.py", "ast.py"))
