@@ -96,7 +96,7 @@ def routers(model: nn.Module) -> Iterator[Small4Router]:
 
 
 def take_health(model: nn.Module) -> list[RouterHealth]:
-    """Health per layer over the training steps since the last call, none where there were none. Counting starts anew."""
+    """Health per layer over the training steps since the last call (none: an empty list). Counting starts anew."""
     health = [measure_load(router.load_E.tolist()) for router in routers(model) if router.load_E.any()]
     for router in routers(model):
         router.load_E.zero_()
