@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from datetime import date
 
 from nightsmith.agent import lexicon
 from nightsmith.agent.reading import Reading
@@ -68,7 +69,16 @@ def dates(text: str) -> Iterator[Reading]:
         else:
             month = _MONTHS.index(str(match["mon"] or match["mon2"]).lower()[:3]) + 1
             value = f"{match['y'] or match['y2']}-{month:02d}-{int(match['d'] or match['d2']):02d}"
-        yield Reading("date", value, match.span(), None, None, match.group())
+        if _exists(value):
+            yield Reading("date", value, match.span(), None, None, match.group())
+
+
+def _exists(day: str) -> bool:
+    try:
+        date.fromisoformat(day)
+    except ValueError:
+        return False
+    return True
 
 
 def zones(text: str) -> Iterator[Reading]:

@@ -88,8 +88,9 @@ def paths(text: str) -> Iterator[Reading]:
     """Paths, globs, URIs, file names and repository ids."""
     for match in _PATH_RE.finditer(text):
         value = match.group().rstrip(".,;:!?)")
-        start = match.start() + len(_KEY_RE.match(value)[0] if _KEY_RE.match(value) else "")
-        value = text[start : match.start() + len(value)]
+        key = _KEY_RE.match(value)
+        start = match.start() + (key.end() if key else 0)
+        value = value[start - match.start() :]
         if value and not _NOT_PATH_RE.match(value) and re.search(r"[A-Za-z*]", value):
             yield _text((start, start + len(value)), value, "path")
 

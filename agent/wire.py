@@ -143,11 +143,11 @@ class _Expansion:
         for key, part in wire.items():  # pyright: ignore[reportUnknownVariableType]
             if key not in known:
                 raise WireError(f"{pointer or '/'}: unknown key {key!r}; allowed: {', '.join(known)}.")
-            _put(
-                spec,
-                known[key].name,
-                self.value(known[key].node, part, f"{pointer}/{known[key].name.replace('.', '/')}"),
-            )  # pyright: ignore[reportUnknownArgumentType]
+            if part == {}:  # nothing asked for: the same as the key left out
+                continue
+            name = known[key].name
+            value = self.value(known[key].node, part, f"{pointer}/{name.replace('.', '/')}")
+            _put(spec, name, value)
         return spec
 
 
@@ -249,7 +249,7 @@ def _shorten(node: wf.Node, value: Any) -> Any:
         if part is None or (part == f.default and not f.required):
             continue
         short = _shorten(f.node, part)
-        if short not in ([], {}) or (isinstance(f.node, wf.Record) and f.name == "architecture"):
+        if short not in ([], {}):
             wire[f.key] = short
     return wire
 

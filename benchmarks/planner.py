@@ -1,0 +1,148 @@
+"""How well a planner understands goals that it was never trained on.
+
+    python benchmarks/planner.py [--url http://127.0.0.1:8000/v1] [--base] [--wrong] [--json out.json]
+
+Without --url the embedded planner is measured, with --base the embedded base model without its adapter. A literal that
+is not the goal's cannot occur in a spec; `repaired` counts answers that named one (or broke another rule) at first.
+"""
+
+import argparse
+import asyncio
+import json
+import statistics
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from nightsmith.agent import literals, wire
+from nightsmith.agent.backends import ChatBackend
+from nightsmith.agent.planner import Interpretation, Planner
+from nightsmith.agent.wire import Meaning
+
+HELDOUT = Path(__file__).parents[1] / "examples" / "planner" / "heldout.jsonl"
+FIELDS = (
+    "intent", "methods", "model", "adaptation", "data", "pipeline", "avoid", "settings", "architecture", "reward",
+    "targets", "guardrails", "budget", "gpus", "nodes", "schedule", "output",
+)  # fmt: skip
+TARGET_PARTS = ("metric", "op", "value", "relative_to", "relation", "task", "name", "data", "stage")
+
+
+def gold_meaning(case: dict[str, Any]) -> Meaning:
+    """What a goal means, from its gold answer."""
+    found = literals.find(case["goal"])
+    return wire.expand(wire.ground(case["gold"], found), case["goal"], found)
+
+
+def score(reading: Interpretation, gold: Meaning) -> dict[str, bool]:
+    """Which parts of a reading are right. Fields count where gold or reading fills them."""
+    marks = {"status": reading.status == gold.status}
+    if gold.status == "needs_answers":
+        marks["questions"] = {q.field for q in reading.questions} == {q.field for q in gold.questions}
+    if gold.status == "blocked":
+        marks["reasons"] = reading.reasons == tuple(gold.reason_texts())
+    ours = reading.spec.model_dump(mode="json") if reading.spec else {}
+    theirs = gold.spec.model_dump(mode="json") if gold.spec else {}
+    for name in FIELDS:
+        if ours.get(name) or theirs.get(name):
+            marks[name] = _comparable(ours.get(name)) == _comparable(theirs.get(name))
+    for mine, right in zip(ours.get("targets", []), theirs.get("targets", []), strict=False):
+        marks |= {f"targets.{part}": mine[part] == right[part] for part in TARGET_PARTS if mine[part] or right[part]}
+    marks["every field"] = all(marks.values())
+    return marks
+
+
+def _comparable(value: Any) -> Any:
+    """Nulls left out; a missing record equals one that says nothing."""
+    if isinstance(value, dict):
+        return {key: _comparable(part) for key, part in value.items() if part is not None} or None
+    return [_comparable(part) for part in value] or None if isinstance(value, list) else value
+
+
+def invented(reading: Interpretation, goal: str) -> int:
+    """Literals of the spec that have no source: 0 by construction, counted all the same."""
+    known = {candidate.value for candidate in literals.find(goal)}
+    values = [target.value for target in reading.spec.targets if target.value is not None] if reading.spec else []
+    refs = [ref.ref for ref in reading.spec.data] if reading.spec else []
+    return sum(value not in known for value in (*values, *refs))
+
+
+async def measure(planner: Planner, cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Interpret each goal, one after the other."""
+    rows: list[dict[str, Any]] = []
+    for case in cases:
+        started = time.monotonic()
+        reading = await planner.interpret(case["goal"])
+        transcript = reading.transcript
+        rows.append(
+            {
+                "goal": case["goal"],
+                "seconds": time.monotonic() - started,
+                "valid": _is_json(transcript["answers"][0]),
+                "repaired": bool(transcript["errors"]),
+                "invented": invented(reading, case["goal"]),
+                "marks": score(reading, gold_meaning(case)),
+                "answer": transcript["answers"][-1],
+                "gold": json.dumps(wire.ground(case["gold"], literals.find(case["goal"])), separators=(",", ":")),
+            }
+        )
+    return rows
+
+
+def _is_json(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except ValueError:
+        return False
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Counts and shares over all goals."""
+    marks: dict[str, list[bool]] = defaultdict(list)
+    for row in rows:
+        for name, right in row["marks"].items():
+            marks[name].append(right)
+    seconds = sorted(row["seconds"] for row in rows)
+    return {
+        "goals": len(rows),
+        "valid_json": sum(row["valid"] for row in rows),
+        "repaired": sum(row["repaired"] for row in rows),
+        "invented_literals": sum(row["invented"] for row in rows),
+        "latency_median_s": round(statistics.median(seconds), 2),
+        "latency_p95_s": round(seconds[min(len(seconds) - 1, len(seconds) * 95 // 100)], 2),
+        "right": {name: {"right": sum(values), "of": len(values)} for name, values in sorted(marks.items())},
+    }
+
+
+def table(found: dict[str, Any]) -> str:
+    """The summary for a terminal."""
+    lines = [f"{name:24} {value}" for name, value in found.items() if name != "right"]
+    lines += [f"{name:24} {part['right']:3} / {part['of']:3}" for name, part in found["right"].items()]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--url", help="base URL up to /v1; without it the embedded planner")
+    parser.add_argument("--model")
+    parser.add_argument("--base", action="store_true", help="embedded planner without its adapter")
+    parser.add_argument("--adapter", type=Path, help="another adapter of the embedded planner")
+    parser.add_argument("--goals", type=Path, default=HELDOUT)
+    parser.add_argument("--json", type=Path, help="write summary and rows here")
+    parser.add_argument("--wrong", action="store_true", help="print each goal that is not wholly right")
+    args = parser.parse_args()
+    chosen = {"adapter": None} if args.base else {"adapter": args.adapter} if args.adapter else {}
+    planner = Planner(ChatBackend(url=args.url, model=args.model, **chosen))
+    rows = asyncio.run(measure(planner, [json.loads(line) for line in args.goals.read_text().splitlines()]))
+    found = summary(rows)
+    print(table(found))
+    for row in rows if args.wrong else ():
+        if not row["marks"]["every field"]:
+            print(f"\n{row['goal']}\n  said {row['answer']}\n  gold {row['gold']}")
+    if args.json:
+        args.json.write_text(json.dumps({"summary": found, "rows": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""The literal finder: what a goal offers as values, and that hostile text never harms it."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nightsmith.agent import literals
+
+DEMO = (
+    "Pre-train a small mixture-of-experts language model from scratch on the Python standard library's source code "
+    "and get validation bits per byte at least 0.15 below the baseline; at most 4 trials and 9 minutes."
+)
+
+
+def values(goal: str, kind: str) -> list[object]:
+    return [c.value for c in literals.find(goal) if c.kind == kind]
+
+
+def test_the_demo_goal_offers_its_data_threshold_trials_and_time():
+    assert [(c.kind, c.value, c.rule) for c in literals.find(DEMO)] == [
+        ("text", "the Python standard library's source code", None),
+        ("number", 0.15, None),
+        ("number", -0.15, "downwards"),
+        ("number", 4.0, None),
+        ("duration", 540.0, None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("goal", "value"),
+    [
+        ("reach 85 % accuracy", 0.85),
+        ("lose at most 1 point", -0.01),
+        ("improve F1 by 2 points", 0.02),
+        ("perplexity 10 % lower than the baseline", 0.9),
+        ("raise accuracy by 10 %", 1.1),
+        ("halve the perplexity", 0.5),
+        ("double the accuracy", 2),
+        ("cut it by a third", 2 / 3),
+        ("any improvement over the baseline", 0),
+        ("MMLU must not drop", 0),
+        ("two trials", 2),
+        ("a dozen trials", 12),
+        ("2M tokens", 2e6),
+        ("500k tokens", 5e5),
+        ("10,000 rows", 10_000),
+        ("lr 3e-4", 3e-4),
+        ("0,15 below the baseline", -0.15),
+        (".15 below the baseline", 0.15),
+        ("undercut the baseline by 0.12", -0.12),
+        ("3.41 bits per byte", 3.41),
+    ],
+)
+def test_a_number_is_read_in_every_sense_that_its_words_allow(goal: str, value: float):
+    assert any(found == pytest.approx(value) for found in values(goal, "number"))
+
+
+@pytest.mark.parametrize(
+    ("goal", "seconds"),
+    [
+        ("9 minutes", 540),
+        ("half an hour", 1800),
+        ("an hour and a half", 5400),
+        ("1h30m", 5400),
+        ("2 hours and 15 minutes", 8100),
+        ("1.5 h", 5400),
+        ("90 s", 90),
+        ("a day", 86_400),
+    ],
+)
+def test_durations_are_seconds(goal: str, seconds: float):
+    assert values(f"spend {goal} at most", "duration")[0] == seconds
+
+
+@pytest.mark.parametrize(
+    ("goal", "time"),
+    [
+        ("until 7:00", "07:00"),
+        ("by 7pm", "19:00"),
+        ("before 12:30 am", "00:30"),
+        ("by noon", "12:00"),
+        ("by 7.", "07:00"),
+    ],
+)
+def test_times_are_hours_and_minutes(goal: str, time: str):
+    assert values(goal, "time") == [time]
+
+
+@pytest.mark.parametrize(
+    ("goal", "cron"),
+    [
+        ("every weeknight at 22:00", "0 22 * * 1-5"),
+        ("each Sunday at 3:30", "30 3 * * 0"),
+        ("nightly at 1am", "0 1 * * *"),
+        ("every Monday and Thursday at 21:00", "0 21 * * 1,4"),
+        ("on weekends at 10:00", "0 10 * * 0,6"),
+    ],
+)
+def test_recurrences_are_cron_lines_with_sunday_as_zero(goal: str, cron: str):
+    assert cron in values(goal, "cron")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "./notes",
+        "~/diary/*.txt",
+        "s3://lake/crawl/2026/*.parquet",
+        "tickets.parquet",
+        "src/**/*.py",
+        "Qwen/Qwen3-1.7B",
+        "Qwen3-0.6B",
+        "Mistral Small 4",
+        "our support model",
+        "the RFC documents",
+        "chain sum problems",
+        "MMLU-Pro",
+    ],
+)
+def test_paths_models_and_phrases_are_texts_verbatim(text: str):
+    assert text in values(f"Fine-tune it on {text}, please.", "text")
+
+
+def test_quoted_text_is_one_literal_even_with_numbers_in_it():
+    found = literals.find("Train on 'my notes 2026/part 3' until perplexity is 12")
+    assert [c.value for c in found if c.unit == "quoted"] == ["my notes 2026/part 3"]
+    assert [c.value for c in found if c.kind == "number"] == [12.0]
+
+
+def test_digits_inside_names_and_paths_are_not_numbers():
+    assert values("evaluate Qwen3-0.6B on data/v2/part-007.jsonl", "number") == []
+
+
+def test_money_carries_its_currency():
+    found = [(c.value, c.unit) for c in literals.find("spend $20 or 15 euros or £3k") if c.kind == "money"]
+    assert found == [(20.0, "USD"), (15.0, "EUR"), (3000.0, "GBP")]
+
+
+def test_a_long_text_is_read_at_both_ends_and_spans_stay_true():
+    goal = f"Train on ./start {'blah ' * 5000}; at most 7 trials"
+    found = {c.value: c for c in literals.find(goal)}
+    assert {"./start", 7.0} <= set(found)
+    assert goal[slice(*found[7.0].span)] == "7 trials"
+
+
+PIECES = st.sampled_from(
+    [
+        *(
+            "0.15",
+            "85 %",
+            "1 point",
+            "lose",
+            "below",
+            "the baseline",
+            "./a/b*.txt",
+            "9 minutes",
+            "until",
+            "7:00",
+            "$20",
+        ),
+        *(
+            "on my notes",
+            "'x y'",
+            "every night",
+            "Qwen3-0.6B",
+            "half",
+            "1h30m",
+            "<goal>",
+            "\x00",
+            "1e999",
+            "-",
+            "🦊",
+            "…",
+        ),
+        *("(((", "\n", "2026-02-30", "a", "L3", "0,5", "%%%", "MMLU", "e-4", "=", "//", "every Sunday"),
+    ]
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.one_of(st.text(max_size=300), st.lists(PIECES, max_size=60).map(" ".join), st.lists(PIECES).map("".join)))
+def test_any_text_gives_at_most_64_literals_whose_spans_lie_in_it(goal: str):
+    found = literals.find(goal)
+    assert len(found) <= literals.MAX_LITERALS
+    assert [c.id for c in found] == [f"L{index}" for index in range(len(found))]
+    for candidate in found:
+        start, end = candidate.span
+        assert 0 <= start < end <= len(goal)
+        if candidate.kind == "text":
+            assert goal[start:end] == candidate.value
+        assert "\n" not in candidate.line
+        assert len(candidate.shown) <= literals.SHOWN
+
+
+@pytest.mark.parametrize(
+    "goal", ["1" * 100_000, "a " * 50_000, "'" * 9_000, "on " * 9_000, "/" * 9_000, "1,000" * 9_000, "-" * 9_000]
+)
+def test_hostile_texts_are_read_in_time(goal: str):
+    assert len(literals.find(goal)) <= literals.MAX_LITERALS
