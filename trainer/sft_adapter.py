@@ -74,6 +74,8 @@ class SftConfig(Contract):
     """Threads; null: one a usable core."""
     checkpoint_every_s: float = Field(default=180.0, gt=0)
     """Seconds between checkpoints."""
+    compiled: bool = True
+    """Whether to compile the memory-bound passes, where there is a C++ compiler."""
     stop: str = "<|im_end|>"
     """Token that ends a completion."""
 
@@ -128,19 +130,19 @@ def checkpoints(out: Path) -> list[Path]:
 
 def export(model: LoraLlama, config: SftConfig, folder: Path) -> None:
     """Write the adapter as peft reads it and as the engine reads it (`adapter.gguf`)."""
-    from peft import LoraConfig  # heavy, and needed at the first checkpoint only
-
     state, llama = model.peft_state(), model.config
     save_file(state, folder / "adapter_model.safetensors")
-    layers = list(range(config.first_layer, llama.num_hidden_layers))
-    peft = LoraConfig(
-        r=config.rank,
-        lora_alpha=config.alpha,  # type: ignore[arg-type]  # peft multiplies only; annotated as int
-        target_modules=list(PROJECTIONS),
-        layers_to_transform=layers,
-        task_type="CAUSAL_LM",
-    )
-    peft.save_pretrained(str(folder))
+    # peft's own LoraConfig writes the same, after three seconds of imports; a test reads this file with peft.
+    peft = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "r": config.rank,
+        "lora_alpha": config.alpha,
+        "target_modules": list(PROJECTIONS),
+        "layers_to_transform": list(range(config.first_layer, llama.num_hidden_layers)),
+        "bias": "none",
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(peft, indent=2))
     write_lora_gguf(
         folder / "adapter.gguf",
         {name: tensor.numpy() for name, tensor in state.items()},
@@ -159,7 +161,9 @@ def train(config: SftConfig) -> dict[str, Any]:
     tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
     rows = read_rows(config.data, tokenizer, config.stop, config.max_len)
     dev = read_rows(config.dev, tokenizer, config.stop, config.max_len) if config.dev else []
-    model = load_lora_llama(base, LoraShape(config.rank, config.alpha, config.first_layer), kernels())
+    model = load_lora_llama(
+        base, LoraShape(config.rank, config.alpha, config.first_layer), kernels(compiled=config.compiled)
+    )
     if config.init:
         model.load_peft_state(load_file(config.init))
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
