@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from nightsmith.agent import literals, prompting, proposals, wire
+from nightsmith.agent import literals, prompting, proposals, wire, wire_schema
 from nightsmith.agent.goal import GoalSpec
 from nightsmith.agent.proposals import Proposal, ProposeRequest
 from nightsmith.agent.questions import Question
@@ -87,9 +87,10 @@ class Planner:
     async def interpret(self, goal: str) -> Interpretation:
         """Read a goal. An answer that cannot stand after one repair turn becomes a question to the person."""
         candidates = literals.find(goal)
-        turn = _Turn(self, prompting.interpret_messages(goal, candidates), wire.SCHEMA, INTERPRET_TOKENS)
+        turn = _Turn(self, prompting.interpret_messages(goal, candidates), wire_schema.SCHEMA, INTERPRET_TOKENS)
         try:
-            meaning = await turn.ask(lambda answer: wire.expand(answer, goal, candidates), wire.SCHEMA)
+            narrow = wire_schema.narrowed(candidates)
+            meaning = await turn.ask(lambda answer: wire.expand(answer, goal, candidates), narrow)
         except PlannerConfused as confused:
             return _not_understood(confused, turn.transcript())
         return _interpretation(meaning, turn.transcript())

@@ -1,4 +1,4 @@
-"""The planner's answer: a short JSON form with literal ids, its constant schema, and what it stands for.
+"""The planner's answer: a short JSON form with literal ids, and what it stands for.
 
 expand    wire JSON + candidates -> Meaning (GoalSpec, sources, questions, reasons)
 compress  Meaning -> wire JSON: the inverse, for corpora and round trips
@@ -13,9 +13,8 @@ from pydantic import ValidationError
 
 from nightsmith.agent import wire_fields as wf
 from nightsmith.agent.goal import GoalSpec
-from nightsmith.agent.literals import MAX_LITERALS, Candidate
+from nightsmith.agent.literals import Candidate
 from nightsmith.agent.questions import ASKS, REASONS, Question, question, reason
-from nightsmith.record.digest import canonical_json, sha256
 from nightsmith.record.errors import NightsmithError
 
 Status = Literal["ready", "needs_answers", "blocked"]
@@ -42,48 +41,6 @@ class Meaning:
     def reason_texts(self) -> list[str]:
         """Why it is blocked, in words."""
         return [reason(code) for code in self.reasons]
-
-
-# Schema
-
-
-def _schema_of(node: wf.Node) -> dict[str, Any]:
-    literal = {"$ref": "#/$defs/L"}
-    match node:
-        case wf.Choice(values):
-            return {"enum": list(values)}
-        case wf.Pick():
-            return {"anyOf": [{"enum": list(node.names)}, literal]} if node.names else literal
-        case wf.Index():
-            return {"enum": [0, 1, 2, 3]}
-        case wf.Flag():
-            return {"const": True}
-        case wf.Many(item, most):
-            return {"type": "array", "items": _schema_of(item), "minItems": 1, "maxItems": most}
-        case wf.Record(fields):
-            return _object({f.key: _schema_of(f.node) for f in fields}, [f.key for f in fields if f.required])
-
-
-def _object(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
-
-
-def _codes(values: tuple[str, ...]) -> dict[str, Any]:
-    return {"type": "array", "items": {"enum": list(values)}, "minItems": 1, "maxItems": 3}
-
-
-def _schema() -> dict[str, Any]:
-    spec = _schema_of(wf.SPEC)["properties"]
-    target = {"$defs": {"L": {"enum": [f"L{index}" for index in range(MAX_LITERALS)]}}}
-    ready = _object({"s": {"const": "ready"}, **spec}, ["s", "do"])
-    ask = _object({"s": {"const": "ask"}, "ask": _codes(ASKS), **spec}, ["s", "ask"])
-    blocked = _object({"s": {"const": "blocked"}, "why": _codes(REASONS)}, ["s", "why"])
-    return {"anyOf": [ready, ask, blocked], **target}
-
-
-SCHEMA: dict[str, Any] = _schema()
-"""Constant: the same bytes for every goal."""
-SCHEMA_DIGEST = sha256(canonical_json(SCHEMA))
 
 
 # Expansion

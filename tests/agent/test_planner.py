@@ -7,7 +7,7 @@ from typing import Any
 import fake_planner
 import pytest
 
-from nightsmith.agent import proposals, wire
+from nightsmith.agent import proposals, wire_schema
 from nightsmith.agent.backends import ChatBackend
 from nightsmith.agent.planner import Interpretation, Planner, PlannerConfused
 from nightsmith.agent.proposals import PastTrial, Proposal, ProposeRequest, SettingState
@@ -125,7 +125,7 @@ def test_the_transcript_is_enough_to_ask_again():
     reading, requests = interpret(READY)
     record = reading.transcript
     assert record["messages"] == requests[0]["messages"]
-    assert record["schema_digest"] == sha256(canonical_json(wire.SCHEMA))
+    assert record["schema_digest"] == sha256(canonical_json(wire_schema.SCHEMA))
     assert record["backend"]["model"] == "fake-planner"
     assert record["seed"] == 0
 

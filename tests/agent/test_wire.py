@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from nightsmith.agent import literals, wire
+from nightsmith.agent import literals, wire, wire_schema
 from nightsmith.agent import wire_fields as wf
 from nightsmith.agent.goal import GoalSpec
 from nightsmith.agent.questions import ASKS, REASONS
@@ -164,7 +164,7 @@ def test_blocked_answers_carry_reasons_in_words_and_no_spec():
 
 
 def test_the_schema_has_no_free_text_and_puts_required_keys_first():
-    text = json.dumps(wire.SCHEMA)
+    text = json.dumps(wire_schema.SCHEMA)
     assert [word for word in ("maxLength", "pattern", "null", '"string"', '"number"') if word in text] == []
 
     def check(schema: Any) -> None:
@@ -176,9 +176,23 @@ def test_the_schema_has_no_free_text_and_puts_required_keys_first():
             assert keys[: len(schema["required"])] == schema["required"]
             assert schema["additionalProperties"] is False
 
-    check(wire.SCHEMA)
+    check(wire_schema.SCHEMA)
 
 
 def test_every_question_and_reason_has_words():
     assert len(ASKS) == 10
     assert len(REASONS) == 6
+
+
+def test_the_narrow_schema_offers_only_ids_that_suit_their_place():
+    found = literals.find("Pre-train on ./notes until perplexity is below 12.5; 3 trials, 9 minutes")
+    ready = wire_schema.narrowed(found)["anyOf"][0]["properties"]
+    kinds = {c.id: c.kind for c in found}
+    assert {kinds[i] for i in ready["data"]["items"]["properties"]["r"]["enum"]} == {"text"}
+    assert {kinds[i] for i in ready["max"]["properties"]["time"]["enum"]} == {"duration"}
+    assert [c.value for c in found if c.id in ready["max"]["properties"]["trials"]["enum"]] == [3.0]
+    assert "when" not in ready
+
+
+def test_the_narrow_schema_of_a_goal_without_literals_has_no_place_for_any():
+    assert "data" not in wire_schema.narrowed(())["anyOf"][0]["properties"]
