@@ -229,7 +229,10 @@ def test_a_broken_guardrail_is_told_with_what_was_seen(ws: Workspace, factory: S
 
 
 def test_the_approval_is_named(ws: Workspace, factory: StudyFactory):
-    assert "Approved by operator (flag), 2026-11-23 22:00 UTC." in Page(report.write(ws, factory.proven()).read_text()).shown
+    assert (
+        "Approved by operator (flag), 2026-11-23 22:00 UTC."
+        in Page(report.write(ws, factory.proven()).read_text()).shown
+    )
     unapproved = report.write(ws, factory.created()).with_name("report.md").read_text()
     assert "Nothing was approved, so nothing could be spent." in unapproved
 
