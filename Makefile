@@ -3,6 +3,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+GOAL ?= Pre-train a small mixture-of-experts language model from scratch on the Python standard library's source code \
+  and get validation bits per byte at least 0.15 below the baseline; at most 4 trials and 9 minutes.
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow check format bench schemas clean
@@ -19,8 +21,8 @@ $(STAMP): pyproject.toml
 	$(BIN)/nightsmith model pull planner
 	@touch $(STAMP)
 
-demo: install ## One English goal to an honest verdict: about 8 minutes on 2 cores
-	$(BIN)/python examples/demo.py
+demo: install ## One English goal to an honest verdict: about 6 minutes on 2 cores (GOAL="…" for another)
+	$(BIN)/nightsmith run "$(GOAL)" --yes
 
 test: install ## The default tests: at most 6 minutes on 2 cores
 	$(BIN)/python -m pytest -m "not slow"

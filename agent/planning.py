@@ -21,7 +21,7 @@ from nightsmith.tools.training import Pretrain, Value
 
 METRICS = ("bits_per_byte", "perplexity", "loss")
 DEFAULT_PRESET = "nano"
-DEFAULT_STEPS = {"nano": 800, "micro": 400, "mini": 300}
+DEFAULT_STEPS = {"nano": 400, "micro": 400, "mini": 300}
 ASSUMED_TOKENS_PER_S = {"nano": 16_000.0, "micro": 3_500.0, "mini": 900.0}
 """One thread of a laptop; replaced by measured speeds as soon as this workspace has any."""
 START_S, EVALUATE_S, REPORT_S = 8.0, 6.0, 15.0

@@ -21,7 +21,8 @@ from nightsmith.trainer.spec import PretrainSpec
 
 FREE_DISK_BYTES = 500 * 2**20
 RECENT_RUNS = 8
-MIN_DOCUMENTS, CHUNK_BYTES = 200, 2048
+MIN_DOCUMENTS, WANTED_ROWS = 200, 400
+LEAST_CHUNK, LARGEST_CHUNK = 256, 2048
 
 
 def preflight(spec: GoalSpec, ws: Workspace, cwd: Path) -> StudyPlan:
@@ -46,11 +47,12 @@ def enough_rows(plan: StudyPlan, looks: Sequence[Inspection]) -> StudyPlan:
     num_rows = sum(look.num_rows for look in looks)
     if num_rows >= MIN_DOCUMENTS or any(look.kind != "text" for look in looks):
         return plan
-    cut = {"chunk_bytes": CHUNK_BYTES}
+    chunk = max(LEAST_CHUNK, min(LARGEST_CHUNK, sum(look.num_bytes for look in looks) // WANTED_ROWS))
+    cut = {"chunk_bytes": chunk}
     calls = tuple(
         call.model_copy(update={"args": call.args | cut}) if call.tool == "build_dataset" else call for call in plan.calls
     )
-    said = f"The data are {num_rows} documents: cut into rows of {CHUNK_BYTES} bytes, so that some can be held out."
+    said = f"The data are {num_rows} documents: cut into rows of {chunk} bytes, so that some can be held out."
     return plan.model_copy(update={"calls": calls, "assumptions": (*plan.assumptions, said)})
 
 

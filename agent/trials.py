@@ -31,6 +31,7 @@ async def baseline(state: State, runtime: Runtime[Services]) -> Go:
     try:
         await asyncio.to_thread(prepare_data, ws, study, runtime.context.cwd)
     except NightsmithError as refusal:
+        studies.set_state(ws, study, "blocked", {"reason": str(refusal)})
         return Command(goto="report", update={"ended": str(refusal)})
     plan = dossier.study_plan(ws, study)
     studies.add_trial(ws, study, 0, proposing.baseline_plan(plan).model_dump(mode="json"))
