@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import psutil
 from nightsmith.model.pull import PLANNER, PlannerUnavailable, cache_dir, planner_gguf
 from nightsmith.model.server_state import ServerConfig
 from nightsmith.record.digest import file_digest, sha256
+from nightsmith.record.offline import child_environment
 
 ADAPTER = Path(__file__).resolve().parent / "planner" / "adapter.gguf"
 """The adapter that ships with the package; SOURCE.md beside it says how it was trained."""
@@ -93,7 +94,7 @@ def _start(model: Path, adapter: Path | None, state: Path, start_s: float) -> En
             stdout=output,
             stderr=output,
             start_new_session=True,
-            env={**os.environ, "HF_HUB_OFFLINE": "1"},
+            env=child_environment({}),
             cwd="/",
         )
     deadline = time.monotonic() + start_s
@@ -132,7 +133,7 @@ def _folder() -> Path:
 
 
 @contextlib.contextmanager
-def _locked(state: Path) -> Iterator[None]:
+def _locked(state: Path) -> Generator[None]:
     with state.with_suffix(".start.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

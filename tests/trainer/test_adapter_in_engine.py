@@ -18,7 +18,9 @@ SCHEMA = {
 
 
 def messages(i):
-    return [{"role": "user", "content": f"Say the word of door number {i + 1}."}]
+    # Without a system message the engine's chat template would put its own in front.
+    system = {"role": "system", "content": "Answer in JSON."}
+    return [system, {"role": "user", "content": f"Say the word of door number {i + 1}."}]
 
 
 def said_words(adapter):
