@@ -40,8 +40,8 @@ format: install ## Format and mend what ruff can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: install ## Benchmarks, with machine and commit in their output
-	$(BIN)/python -m benchmarks
+bench: install ## Benchmarks, with machine and commit in their output (B=name; none lists them)
+	$(BIN)/python -m benchmarks $(B)
 
 schemas: install ## Write docs/schemas and docs/graph.md anew
 	$(BIN)/python docs/generate.py

@@ -1,7 +1,7 @@
 """The study as a graph: interpret, plan, ask, measure the noise, try, judge, confirm, unseal, report.
 
-Nodes are in `understand` (the goal), `trials` (the loop) and `finish` (the end); this file is the wiring. Interrupts have
-nodes of their own, since a resumed node runs again from its first line.
+Nodes are in `understand` (the goal), `trials` (the loop) and `finish` (the end); this file is the wiring. Interrupts
+have nodes of their own, since a resumed node runs again from its first line.
 """
 
 from typing import Any

@@ -28,6 +28,8 @@ class TrialPlan(Contract):
     """Why it should help. Text by the planner: shown, escaped, never evidence."""
     change: dict[str, float | int | str] = {}
     """Setting -> value, against the recipe the trial starts from."""
+    start: int = Field(default=0, ge=0)
+    """Trial whose recipe it starts from: the baseline, or the best so far."""
     calls: tuple[ToolCall, ...]
     """What will be run."""
     predicted: PredictedEffect | None = None

@@ -50,7 +50,8 @@ def enough_rows(plan: StudyPlan, looks: Sequence[Inspection]) -> StudyPlan:
     chunk = max(LEAST_CHUNK, min(LARGEST_CHUNK, sum(look.num_bytes for look in looks) // WANTED_ROWS))
     cut = {"chunk_bytes": chunk}
     calls = tuple(
-        call.model_copy(update={"args": call.args | cut}) if call.tool == "build_dataset" else call for call in plan.calls
+        call.model_copy(update={"args": call.args | (cut if call.tool == "build_dataset" else {})})
+        for call in plan.calls
     )
     said = f"The data are {num_rows} documents: cut into rows of {chunk} bytes, so that some can be held out."
     return plan.model_copy(update={"calls": calls, "assumptions": (*plan.assumptions, said)})

@@ -25,8 +25,9 @@ SETTINGS: dict[str, Move] = {
     "num_layers": "architecture",
     "hidden_size": "architecture",
     "num_steps": "scale",
+    "seed": "seed",
 }
-"""Settings of a pre-training recipe that a trial may change, and the kind of move that it is."""
+"""Settings that a trial may change, and the kind of move that it is; `seed` repeats a recipe."""
 HYPOTHESES: dict[str, str] = {
     "faster": "A short run has not converged; changing {setting} ({direction}) lets it learn more in the same tokens.",
     "updates": "Changing {setting} ({direction}) gives more, smaller updates from the same tokens.",
@@ -159,8 +160,14 @@ def expand(wire: Wire, request: ProposeRequest) -> list[Proposal]:
     parts = wire.get("t")
     if not isinstance(parts, list) or not parts:
         raise WireError("t: must list at least one proposal.")
-    known = {state.name for state in request.settings}
-    return [_proposal(part, known, request.hurt()) for part in parts[: request.k]]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    known = {"seed", *(state.name for state in request.settings)}
+    found = [_proposal(part, known, request.hurt()) for part in parts[: request.k]]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    moves = {proposal.move for proposal in found}
+    if "confirm" in moves and not any(trial.decision == "promising" for trial in request.history):
+        raise WireError("mv: no trial is promising, so there is nothing to confirm; propose a change, or stop.")
+    if "stop" in moves and not request.history:
+        raise WireError("mv: no trial was run yet; propose a change.")
+    return found
 
 
 def _proposal(part: Any, known: set[str], hurt: frozenset[tuple[str, str]]) -> Proposal:

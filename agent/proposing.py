@@ -4,7 +4,8 @@ from typing import Any
 
 from nightsmith.agent import dossier, judging
 from nightsmith.agent.plan import PredictedEffect, StudyPlan, TrialPlan, Tunable
-from nightsmith.agent.proposals import PastTrial, Proposal, ProposeRequest, SettingState
+from nightsmith.agent.planner import PlannerConfused
+from nightsmith.agent.proposals import SETTINGS, PastTrial, Proposal, ProposeRequest, SettingState
 from nightsmith.agent.search import Direction, Tried, choose_value, proposal_seed
 from nightsmith.agent.services import Services
 from nightsmith.evals.types import Decision, Target, Verdict
@@ -30,7 +31,11 @@ def trial_plan(row: TrialRow) -> TrialPlan:
 async def propose(services: Services, study: str, number: int, room: int) -> tuple[list[TrialPlan], dict[str, Any]]:
     """Ask the planner for up to `room` trials, numbered from `number`. Proposals that repeat a recipe are dropped."""
     request = request_for(services.ws, study, number, room)
-    proposals, transcript = await services.planner().propose(request)
+    try:
+        proposals, transcript = await services.planner().propose(request)
+    except PlannerConfused as confused:
+        events.append(services.ws, study, "warning", data={"reason": f"{confused} The search chooses instead."})
+        proposals, transcript = untried(request), {"error": str(confused)}
     plans: list[TrialPlan] = []
     for offset, proposal in enumerate(proposals):
         drawn = drawn_up(services.ws, study, number + offset, proposal, plans)
@@ -42,16 +47,25 @@ async def propose(services: Services, study: str, number: int, room: int) -> tup
     return plans, transcript
 
 
+def untried(request: ProposeRequest) -> list[Proposal]:
+    """Settings that no trial has changed yet, where the planner's answers cannot be used; named as the search's."""
+    fresh = [state.name for state in request.settings if not state.tried]
+    why = "The planner gave no usable proposal; the search tries a setting that no trial has changed."
+    return [
+        Proposal(move=SETTINGS[name], setting=name, direction="tune", hypothesis=why) for name in fresh[: request.k]
+    ]
+
+
 def request_for(ws: Workspace, study: str, number: int, room: int) -> ProposeRequest:
     """What the planner is shown: objective, settings as they stand in the best recipe, past trials."""
     plan, spec = dossier.study_plan(ws, study), dossier.goal_spec(ws, study)
     rows = [row for row in studies.trials(ws, study) if row.number > 0]
-    best = recipe(best_recipe(ws, study))
+    best = recipe(recipe_of(ws, study, best_trial(ws, study)))
     settings = tuple(
         SettingState(name=t.name, value=best[t.name], tried=_tried_values(rows, t.name)) for t in plan.space
     )
     objective = "; ".join(map(target_text, spec.targets)) or f"improve {judging.primary_metric(ws, study)}"
-    history = tuple(past for row in rows if (past := _past(ws, study, row, plan)) is not None)
+    history = tuple(past for row in rows if (past := _past(ws, study, row)) is not None)
     left = plan.max_trials - number + 1
     return ProposeRequest(objective=objective, settings=settings, history=history, trials_left=left, k=room)
 
@@ -63,29 +77,41 @@ def target_text(target: Target) -> str:
     return f"{target.metric} {target.op}{value}{against}"
 
 
-def best_recipe(ws: Workspace, study: str) -> Pretrain:
-    """The recipe that trials start from: the best promising trial's, else the baseline's."""
-    number = judging.best_promising(ws, study, ())
-    return _recipe_of(next(row for row in studies.trials(ws, study) if row.number == (number or 0)))
+def best_trial(ws: Workspace, study: str) -> int:
+    """The trial that new ones start from: the best promising one, else the baseline."""
+    return judging.best_promising(ws, study, ()) or 0
+
+
+def recipe_of(ws: Workspace, study: str, number: int) -> Pretrain:
+    """The recipe of one trial."""
+    return _recipe_of(next(row for row in studies.trials(ws, study) if row.number == number))
 
 
 def drawn_up(ws: Workspace, study: str, number: int, proposal: Proposal, beside: list[TrialPlan]) -> TrialPlan | None:
     """A proposal with its open number filled in by the search; None where no new value is left."""
     if proposal.setting is None:
         return TrialPlan(move=proposal.move, hypothesis=proposal.hypothesis, calls=())
-    plan, base = dossier.study_plan(ws, study), best_recipe(ws, study)
+    plan, base = dossier.study_plan(ws, study), recipe_of(ws, study, best_trial(ws, study))
+    if proposal.setting == "seed":  # every trial has a seed of its own: the recipe is repeated as it is
+        return _trial(ws, study, proposal, {})
     tunable = next((t for t in plan.space if t.name == proposal.setting), None)
     if tunable is None:
         return None
     value = _value(ws, study, number, tunable, proposal.direction or "tune", base, beside)
     if value is None:
         return None
-    args = apply_change(base, {tunable.name: value})
+    return _trial(ws, study, proposal, {tunable.name: value})
+
+
+def _trial(ws: Workspace, study: str, proposal: Proposal, change: dict[str, Value]) -> TrialPlan:
+    start = best_trial(ws, study)
+    args = apply_change(recipe_of(ws, study, start), change)
     better = "lower" if judging.is_lower_better(ws, study) else "higher"
     return TrialPlan(
         move=proposal.move,
         hypothesis=proposal.hypothesis,
-        change=_difference(_recipe_of(studies.trials(ws, study)[0]), args),
+        change=change,
+        start=start,
         calls=(ToolCall(tool="pretrain", args=args.model_dump(mode="json", exclude_none=True)),),
         predicted=PredictedEffect(metric=judging.primary_metric(ws, study), direction=better),
     )
@@ -127,13 +153,13 @@ def _tried_values(rows: list[TrialRow], name: str) -> tuple[Value, ...]:
     return tuple(dict.fromkeys(change[name] for change in changes if name in change))
 
 
-def _past(ws: Workspace, study: str, row: TrialRow, plan: StudyPlan) -> PastTrial | None:
+def _past(ws: Workspace, study: str, row: TrialRow) -> PastTrial | None:
     verdict = judging.verdict_of(row, "confirm") or judging.verdict_of(row, "screen")
-    changed = trial_plan(row).change
-    if verdict is None or not changed:
+    tried = trial_plan(row)
+    if verdict is None or not tried.change:
         return None
-    setting = next(iter(changed))
-    raised = _is_raised(plan, setting, changed[setting])
+    setting, value = next(iter(tried.change.items()))
+    raised = _is_raised(recipe(recipe_of(ws, study, tried.start))[setting], value)
     sign = -1.0 if judging.is_lower_better(ws, study) else 1.0
     return PastTrial(
         number=row.number,
@@ -145,8 +171,7 @@ def _past(ws: Workspace, study: str, row: TrialRow, plan: StudyPlan) -> PastTria
     )
 
 
-def _is_raised(plan: StudyPlan, setting: str, value: Value) -> bool | None:
-    before = plan.recipe[setting]
+def _is_raised(before: Value, value: Value) -> bool | None:
     return value > before if isinstance(value, (int, float)) and isinstance(before, (int, float)) else None
 
 
@@ -162,10 +187,3 @@ def _recipe_of(row: TrialRow) -> Pretrain:
     args = registry.validate(next(call for call in trial_plan(row).calls if call.tool == "pretrain"))
     assert isinstance(args, Pretrain)
     return args
-
-
-def _difference(base: Pretrain, args: Pretrain) -> dict[str, Value]:
-    """Settings in which a recipe differs from the baseline; the number of steps follows from the others."""
-    before, after = recipe(base), recipe(args)
-    found = {name: value for name, value in after.items() if value != before[name]}
-    return {name: value for name, value in found.items() if name != "num_steps" or len(found) == 1}

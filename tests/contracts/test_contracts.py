@@ -8,7 +8,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 _spec = importlib.util.spec_from_file_location("docs_generate", ROOT / "docs" / "generate.py")
-assert _spec is not None and _spec.loader is not None
+assert _spec is not None
+assert _spec.loader is not None
 generate = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(generate)
 
@@ -39,7 +40,7 @@ def test_the_published_schemas_and_graph_are_those_of_the_code():
 def test_help_is_quick_to_import_and_loads_nothing_heavy():
     code = (
         "import sys, nightsmith.agent.cli; "
-        "heavy = {'torch', 'transformers', 'mlflow', 'langgraph', 'scipy', 'optuna', 'duckdb', 'pyarrow', 'trl', 'peft'}; "
+        "heavy = {'torch', 'transformers', 'mlflow', 'langgraph', 'scipy', 'optuna', 'duckdb', 'pyarrow', 'trl'}; "
         "print(sorted(heavy & set(sys.modules)))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -11,8 +11,9 @@ from typing import Any
 class FakePlanner:
     """What the server was asked, and what it answers next (the last answer again when they run out)."""
 
-    def __init__(self, *answers: Any) -> None:
-        """Answers are wire objects, or texts as they are."""
+    def __init__(self, *answers: Any, by_content: bool = False) -> None:
+        """Answers are wire objects, or texts as they are; `by_content`: a question asked again has its first answer."""
+        self.known: dict[str, str] | None = {} if by_content else None
         self.answers = [answer if isinstance(answer, str) else json.dumps(answer) for answer in answers]
         self.requests: list[dict[str, Any]] = []
         self.url = ""
@@ -20,13 +21,16 @@ class FakePlanner:
     def next_answer(self, request: dict[str, Any]) -> str:
         """Note the request and give the next answer."""
         self.requests.append(request)
+        question = json.dumps(request["messages"])
+        if self.known is not None:
+            return self.known.setdefault(question, self.answers[min(len(self.known), len(self.answers) - 1)])
         return self.answers[min(len(self.requests), len(self.answers)) - 1]
 
 
 @contextmanager
-def serve(*answers: Any) -> Iterator[FakePlanner]:
+def serve(*answers: Any, by_content: bool = False) -> Iterator[FakePlanner]:
     """Run a fake planner on loopback while the block lasts."""
-    fake = FakePlanner(*answers)
+    fake = FakePlanner(*answers, by_content=by_content)
     server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(fake))
     fake.url = f"http://127.0.0.1:{server.server_port}/v1"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)

@@ -23,7 +23,9 @@ LOWER = {"mv": "hyperparameters", "set": "learning_rate", "dir": "lower", "why":
 STOP = {"mv": "stop"}
 
 
-def reading(goal: str, *, target: float = -0.3, trials: int = 2, folder: str = "./corpus") -> dict[str, Any]:
+def reading(
+    goal: str, *, target: float = -0.3, trials: int = 2, steps: int = 40, folder: str = "./corpus"
+) -> dict[str, Any]:
     """The wire answer that a good planner gives to GOAL (or to one that differs in its literals only)."""
     found = {candidate.value: candidate.id for candidate in reversed(literals.find(goal))}
     return {
@@ -31,7 +33,7 @@ def reading(goal: str, *, target: float = -0.3, trials: int = 2, folder: str = "
         "do": "train",
         "how": ["pretrain"],
         "data": [{"r": found[folder]}],
-        "set": [{"k": "steps", "v": found[40.0]}],
+        "set": [{"k": "steps", "v": found[float(steps)]}],
         "want": [{"m": "bits_per_byte", "op": "<=", "v": found[target], "to": "baseline"}],
         "max": {"trials": found[float(trials)]},
     }
@@ -85,12 +87,14 @@ def _module(number: int) -> str:
 
 
 @contextmanager
-def bench(folder: Path, *answers: Any, documents: Sequence[str] | None = None) -> Iterator[Bench]:
-    """A bench whose planner gives these answers in order."""
+def bench(
+    folder: Path, *answers: Any, documents: Sequence[str] | None = None, by_content: bool = False
+) -> Iterator[Bench]:
+    """A bench whose planner gives these answers in order; `by_content`: a question asked again has its first answer."""
     corpus = folder / "corpus"
     corpus.mkdir(parents=True)
     texts = documents or [_module(number) for number in range(60)]
     for number, text in enumerate(texts):
         (corpus / f"{number:03}.py").write_text(text)
-    with fake_planner.serve(*answers) as planner:
+    with fake_planner.serve(*answers, by_content=by_content) as planner:
         yield Bench(folder, planner)

@@ -1,0 +1,108 @@
+"""kill -9 of the agent or of a worker at many moments of a study, then `nightsmith resume`: same jobs, same verdict.
+
+    python benchmarks/kill_matrix.py [--moments 20] [--json out.json]
+
+The study is small and real (command line, training, MLflow); only the planner is a double that answers the same each
+time. It is bounded by trials, so its verdicts must be those of the undisturbed run. Every job has one key and one result.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "fakes"))
+import tiny_study
+from tiny_study import GOAL, LOWER, RAISE, STOP
+
+
+def answers() -> tuple[Any, ...]:
+    """One answer for each question that the planner is asked; it is asked by content, so a repeated one is the same."""
+    return (tiny_study.reading(GOAL), {"t": [LOWER, RAISE]}, {"t": [STOP]})
+
+
+def facts(bench: tiny_study.Bench) -> dict[str, Any]:
+    """What must not depend on kills: outcome, decisions, job keys, weights."""
+    view = bench.show()
+    jobs = {}
+    for folder in sorted((bench.workspace / "runs").iterdir()):
+        result = json.loads((folder / "result.json").read_text())
+        jobs[folder.name] = (result["status"], result.get("checkpoint_digest"))
+    decisions = {trial["number"]: trial["decision"] for trial in view["trials"]}
+    return {"outcome": view["outcome"], "decisions": decisions, "jobs": jobs}
+
+
+def disturbed(folder: Path, at_s: float, victim: str) -> tuple[dict[str, Any], int, str]:
+    """Run the study, kill the victim after `at_s` seconds, resume to the end."""
+    with tiny_study.bench(folder, *answers(), by_content=True) as bench:
+        agent = bench.start("run", GOAL, "--yes", "--json")
+        time.sleep(at_s)
+        killed = kill(agent.pid, victim)
+        if victim == "agent":
+            agent.wait()
+            ended = bench.run("resume", "s1", "--yes", "--json")
+            code, errors = ended.returncode, ended.stderr
+        else:
+            errors = agent.communicate(timeout=600)[1]
+            code = agent.returncode
+        return facts(bench), code, f"{killed} {errors[-200:]}".strip()
+
+
+def kill(agent_pid: int, victim: str) -> str:
+    """Kill -9 the agent, or one of its workers (workers live in sessions of their own, so they are found by name)."""
+    if victim == "agent":
+        os.kill(agent_pid, signal.SIGKILL)
+        return "agent killed"
+    workers = [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and is_worker(p)]
+    if not workers:
+        return "no worker alive"
+    os.kill(random.choice(workers), signal.SIGKILL)
+    return f"1 of {len(workers)} workers killed"
+
+
+def is_worker(process: Path) -> bool:
+    """Whether a process is a training or evaluation worker."""
+    try:
+        return b"nightsmith.trainer.worker" in (process / "cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def main() -> int:
+    """Measure and print one line a moment; exit 1 where any differs."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--moments", type=int, default=20)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    random.seed(0)
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary)
+        started = time.monotonic()
+        with tiny_study.bench(root / "undisturbed", *answers(), by_content=True) as bench:
+            code = bench.run("run", GOAL, "--yes", "--json").returncode
+            expected = facts(bench)
+        wall_s = time.monotonic() - started
+        print(f"undisturbed: {wall_s:.0f} s, exit {code}, {expected['outcome']} {expected['decisions']}", flush=True)
+        rows = []
+        for number in range(args.moments):
+            at_s = wall_s * (number + 0.5) / args.moments
+            victim = "agent" if number % 2 == 0 else "worker"
+            found, ended, note = disturbed(root / f"run{number}", at_s, victim)
+            same = found == expected and ended == code
+            rows.append({"at_s": round(at_s, 1), "victim": victim, "same": same, "exit": ended, "note": note})
+            print(f"{at_s:6.1f} s  {victim:6}  {'same' if same else f'DIFFERS {found}'}  {note}", flush=True)
+    same = sum(row["same"] for row in rows)
+    print(f"{same} of {len(rows)} as undisturbed")
+    if args.json:
+        args.json.write_text(json.dumps(rows, indent=1))
+    return int(same != len(rows))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
