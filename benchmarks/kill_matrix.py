@@ -3,7 +3,7 @@
     python benchmarks/kill_matrix.py [--moments 20] [--json out.json]
 
 The study is small and real (command line, training, MLflow); only the planner is a double that answers the same each
-time. It is bounded by trials, so its verdicts must be those of the undisturbed run. Every job has one key and one result.
+time. Bounded by trials, its verdicts must be those of the undisturbed run. Every job has one key and one result.
 """
 
 import argparse

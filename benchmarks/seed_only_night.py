@@ -2,7 +2,7 @@
 
     python benchmarks/seed_only_night.py [--trials 20] [--steps 40]
 
-The planner is a double that proposes to repeat the recipe with another seed, again and again. By construction no trial is
+The planner is a double that proposes to repeat the recipe with another seed, again and again. So no trial is
 better, so every promotion is a false one. At the declared level a night promotes something by chance in 2 % of cases.
 """
 
