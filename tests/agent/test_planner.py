@@ -63,21 +63,24 @@ def test_the_printed_form_has_the_keys_of_plan_json():
     assert json.loads(json.dumps(printed)) == printed
 
 
-def test_a_wrong_answer_goes_back_once_with_the_exact_error():
+def test_a_wrong_answer_is_asked_for_again_where_it_cannot_recur_then_with_the_exact_error():
     wrong = {**READY, "data": [{"r": "L9"}]}
-    reading, requests = interpret(wrong, READY)
+    reading, requests = interpret(wrong, wrong, READY)
+    schemas = [request["response_format"]["json_schema"]["schema"] for request in requests]
     assert reading.status == "ready"
-    assert len(requests) == 2
-    assert "'L9' is not a literal of this goal" in requests[1]["messages"][-1]["content"]
-    assert reading.transcript["answers"] == [json.dumps(wrong), json.dumps(READY)]
+    assert requests[0]["messages"] == requests[1]["messages"]
+    assert schemas[0] == wire_schema.SCHEMA
+    assert schemas[1]["anyOf"][0]["properties"]["data"]["items"]["properties"]["r"] == {"enum": ["L0"]}
+    assert "'L9' is not a literal of this goal" in requests[2]["messages"][-1]["content"]
+    assert reading.transcript["answers"] == [json.dumps(wrong), json.dumps(wrong), json.dumps(READY)]
 
 
 @pytest.mark.parametrize(
     "answer", ["no JSON at all", "[1]", "{}", '{"s":"ready","do":"tr', {"s": "ready", "do": "train"}]
 )
-def test_two_answers_that_cannot_stand_become_a_question_to_the_person(answer: Any):
+def test_three_answers_that_cannot_stand_become_a_question_to_the_person(answer: Any):
     reading, requests = interpret(answer)
-    assert len(requests) == 2
+    assert len(requests) == 3
     assert (reading.status, reading.spec) == ("needs_answers", None)
     assert reading.questions[0].field == "goal"
 
@@ -159,15 +162,21 @@ def test_a_change_that_failed_before_is_refused_and_the_second_schema_leaves_it_
     assert rate["properties"]["dir"] == {"enum": ["lower", "tune"]}
 
 
-def test_a_setting_outside_the_recipe_is_refused_twice_and_the_study_pauses():
+def test_a_setting_outside_the_recipe_is_refused_and_the_study_pauses():
     layers = {"mv": "architecture", "set": "num_layers", "dir": "raise", "why": "capacity"}
     with pytest.raises(PlannerConfused, match="'num_layers' is not a setting of this recipe"):
         propose(REQUEST, {"t": [layers]})
 
 
 def test_confirm_and_stop_need_no_setting():
-    found, _ = propose(REQUEST, {"t": [{"mv": "confirm"}]})
-    assert found == [Proposal(move="confirm")]
+    past = PastTrial(number=1, setting="learning_rate", direction="raise", gain=0.2, decision="promising")
+    after = REQUEST.model_copy(update={"history": (past,)})
+    assert propose(after, {"t": [{"mv": "confirm"}]})[0] == [Proposal(move="confirm")]
+    assert propose(REQUEST, {"t": [{"mv": "stop"}]})[0] == [Proposal(move="stop")]
+
+
+def test_nothing_promising_means_nothing_to_confirm():
+    assert propose(REQUEST, {"t": [{"mv": "confirm"}]}, {"t": [RATE_UP]})[0][0].setting == "learning_rate"
 
 
 def test_the_prompt_shows_past_trials_with_gain_and_decision():
