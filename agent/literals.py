@@ -79,7 +79,19 @@ def _read(text: str) -> list[Reading]:
     plain = _mask(masked, [reading for reading in numbers if reading.unit])
     named = [*phrases.own_models(masked), *phrases.data_phrases(plain), *phrases.names(masked)]
     words = [*calendar_readings.recurrences(text, times), *_any_amount(masked), *_ratio_words(masked)]
-    return [*fixed, *times, *numbers, *named, *words]
+    return [*fixed, *times, *numbers, *_without_titles(named, fixed, text), *words]
+
+
+def _without_titles(named: list[Reading], fixed: list[Reading], text: str) -> list[Reading]:
+    """Without phrases that only introduce an opaque text: in "the folder /srv/texts" only the path names data."""
+    starts = {reading.span[0] for reading in fixed}
+    after = {reading: _next_word(text, reading.span[1]) for reading in named}
+    return [reading for reading in named if not (_is_phrase(reading) and after[reading] in starts)]
+
+
+def _next_word(text: str, position: int) -> int:
+    """Where the text goes on after spaces and colons."""
+    return len(text) - len(text[position:].lstrip(" :"))
 
 
 def _mask(text: str, readings: list[Reading]) -> str:

@@ -220,4 +220,8 @@ def _read(path: Path) -> str:
 
 
 def _open(path: Path | None) -> Workspace:
-    return open_workspace(path)
+    """The workspace; what was mended while opening it is said."""
+    ws = open_workspace(path)
+    for note in ws.notes:
+        print(f"nightsmith: {note}", file=sys.stderr)
+    return ws

@@ -123,6 +123,8 @@ async def start(state: State, runtime: Runtime[Services]) -> Go:
             )
         running.append(key)
         steps[key] = queue.pop(0)
+    if state["phase"] == "baseline":  # MLflow's first use takes seconds: spent while the first jobs train
+        await asyncio.to_thread(tracking.project, ws, study)
     waits = [Send("wait", {"study": study, "key": key}) for key in running or [""]]
     return Command(goto=waits, update={"queue": queue, "running": running, "steps": steps})
 

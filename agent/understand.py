@@ -70,7 +70,7 @@ def envelope(ws: Workspace, study: str) -> Envelope:
         kinds=("pretrain", "evaluate"),
         methods=tuple(spec.methods),
         max_trials=plan.max_trials,
-        budget=spec.budget,
+        budget=spec.budget.model_copy(update={"max_trials": plan.max_trials}),
         time_limit_s=plan.job_limit_s,
     )
 
@@ -82,9 +82,7 @@ async def approve(state: State, runtime: Runtime[Services]) -> Go:
     if not answer["approved"]:
         return Command(goto="report", update={"ended": "The plan was not approved."})
     given = approvals.approve(ws, envelope(ws, study), how=answer["how"])
-    spec, plan = dossier.goal_spec(ws, study), dossier.study_plan(ws, study)
-    bounded = spec.budget.model_copy(update={"max_trials": plan.max_trials})
-    budget.open_account(ws, study, bounded)
+    budget.open_account(ws, study, given.envelope.budget)
     events.append(ws, study, "approval", data={"by": given.by, "how": given.how, "hash": given.envelope_digest})
     return Command(goto="baseline")
 

@@ -25,11 +25,19 @@ def pretrain(r: R) -> Part:
     if r.random() < 0.3:
         r.shuffle(parts)
     clauses, golds = [text for text, _ in parts], golds + [gold for _, gold in parts]
-    lead = f"{lead} {r.choice(w.DATA_LEADS).format(d=source)}"
+    lead = f"{lead} {on(r, source)}"
     whole = sentence(r, lead, clauses)
     if r.random() < 0.12:
         whole = f"{r.choice(w.DISTRACTIONS)} {whole}" if r.random() < 0.5 else f"{whole} {r.choice(w.DISTRACTIONS)}"
     return whole, {"s": "ready", **merge(golds)}
+
+
+def on(r: R, source: str) -> str:
+    """The data of a goal; a path may be introduced by what lies there."""
+    if "/" in source and "*" not in source and r.random() < 0.25:
+        lead = r.choice(("on the folder", "on the texts in", "from the files in", "on everything in", "on the corpus at"))
+        return f"{lead} {source}"
+    return r.choice(w.DATA_LEADS).format(d=source)
 
 
 def terse(r: R) -> Part:

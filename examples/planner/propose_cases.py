@@ -55,7 +55,7 @@ OPPOSITE = {"raise": "lower", "lower": "raise"}
 
 def case(r: random.Random) -> tuple[ProposeRequest, dict[str, Any]]:
     """One request with its gold answer."""
-    names = [name for name in SETTINGS if name in ("learning_rate", "batch_size") or r.random() < 0.6]
+    names = [name for name in VALUES if name in ("learning_rate", "batch_size") or r.random() < 0.6]
     states = tuple(SettingState(name=name, value=r.choice(VALUES[name])) for name in names)
     history = _history(r, names)
     objective = r.choice(OBJECTIVES).format(
