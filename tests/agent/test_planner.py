@@ -172,7 +172,7 @@ def test_confirm_and_stop_need_no_setting():
     past = PastTrial(number=1, setting="learning_rate", direction="raise", gain=0.2, decision="promising")
     after = REQUEST.model_copy(update={"history": (past,)})
     assert propose(after, {"t": [{"mv": "confirm"}]})[0] == [Proposal(move="confirm")]
-    assert propose(REQUEST, {"t": [{"mv": "stop"}]})[0] == [Proposal(move="stop")]
+    assert propose(after, {"t": [{"mv": "stop"}]})[0] == [Proposal(move="stop")]
 
 
 def test_nothing_promising_means_nothing_to_confirm():
