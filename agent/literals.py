@@ -276,10 +276,9 @@ def _rule(base: Reading, value: float, rule: str, shown: str) -> Reading:
     return Reading("number", value, base.span, rule, None, shown)
 
 
-_COUNTED = rf"\s?-?(?:{'|'.join(lexicon.COUNT_NOUNS)})"
 _COMPOUND_RE = re.compile(
     rf"(?P<h>{_NUMBER})\s?-?(?:hours?|hrs?|hr|h)\s?(?:,\s?|and\s)?"
-    rf"(?P<m>\d+(?!{_COUNTED})|a half|a quarter|thirty|fifteen)"
+    r"(?P<m>\d+(?=\s?(?:minutes?|mins?|m)\b)|a half|a quarter|thirty|fifteen)"
     r"\b(?:\s?(?:minutes?|mins?|m)\b)?|(?<!\w)(?P<h2>\d+)h(?P<m2>\d+)m?\b",
     re.IGNORECASE,
 )

@@ -50,8 +50,10 @@ def propose_example(r: random.Random) -> dict[str, str]:
 def repair_example(goal: str, gold: dict[str, Any], r: random.Random) -> dict[str, str] | None:
     """A wrong first answer, the error, and the right answer; None where the first would stand."""
     candidates = literals.find(goal)
-    answer = wire.ground(gold, candidates)
-    right = compact(answer)
+    try:
+        right = compact(wire.ground(gold, candidates))
+    except wire.WireError:
+        return None
     used = sorted(set(re.findall(r'"(L\d+)"', right)))
     if not used:
         return None
