@@ -35,7 +35,7 @@ def pretrain(r: R) -> Part:
 def on(r: R, source: str) -> str:
     """The data of a goal; a path may be introduced by what lies there."""
     if "/" in source and "*" not in source and r.random() < 0.25:
-        lead = r.choice(("on the folder", "on the texts in", "from the files in", "on everything in", "on the corpus at"))
+        lead = r.choice(("on the folder", "on the texts in", "from the files in", "on all in", "on the corpus at"))
         return f"{lead} {source}"
     return r.choice(w.DATA_LEADS).format(d=source)
 
