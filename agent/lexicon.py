@@ -57,11 +57,12 @@ ARTICLE_NOUNS = (
 DOWN_BEFORE = (
     r"\b(?:los[et]\w*|losing|loss|drop\w*|fall\w*|decreas\w*|reduc\w*|lower\w*|cut\w*|shrink\w*|sacrific\w*|"
     r"giv\w+ up|regress\w*|degrad\w*|"
-    r"worse\w*|down|within|declin\w*|hurt\w*|slip\w*|improv\w*|beat\w*|better|shav\w*|knock\w*|bring\w*|get\w*|"
-    r"push\w*|cost\w*|dip\w*|forget\w*|"
-    r"(?:below|under|beneath|less|smaller|above|over)\b.{0,40}\bby|minus|trim\w*|under|outperform\w*|undercut\w*|tolerat\w*|"
+    r"worse\w*|down|within|declin\w*|hurt\w*|slip\w*|improv\w*|beat\w*|better|shav\w*|knock\w*|"
+    r"cost\w*|dip\w*|forget\w*|"
+    r"(?:below|under|beneath|less|smaller|above|over)\b.{0,40}\bby|minus|trim\w*|outperform\w*|undercut\w*|tolerat\w*|"
     r"margin|advantage|gain\w*)\b"
 )
+REACHED = r"\b(?:to|is|until|hits?|reach\w*)(?: (?:a|an|at least|at most|the|just))*\W*$"
 DOWN_AFTER = (
     r"^\W{0,3}(?:[a-z/-]+\W{1,2}){0,3}?(?:below|lower|less|under|worse|better|off|down|fewer|smaller|drop|decrease|"
     r"reduction|improvement|loss|decline|"
@@ -74,7 +75,7 @@ RATIO_BEFORE = (
     r"slip\w*|rise\w*|exceed\w*)\b"
 )
 RATIO_AFTER = (
-    r"^\W{0,3}(?:[a-z/-]+\W{1,2}){0,3}?(?:lower|less|below|better|higher|more|above|improvement|reduction|decrease|"
+    r"^(?! or )\W{0,3}(?:[a-z/-]+\W{1,2}){0,3}?(?:lower|less|below|better|higher|more|above|improvement|reduction|decrease|"
     r"increase|gain|drop|off|fewer|shorter|"
     r"smaller|down|under|worse|longer|relative|than|boost|over)\b"
 )

@@ -40,7 +40,7 @@ class Candidate:
     @property
     def line(self) -> str:
         """The candidate's line in the prompt."""
-        return f"{self.id} {self.shown}"
+        return f"{self.shown} = {self.id}"
 
 
 def find(goal: str) -> tuple[Candidate, ...]:
@@ -261,11 +261,16 @@ def _derived(base: Reading, raw: float, unit: re.Match[str] | None, masked: str)
     if group == "points":
         yield _rule(base, raw, "points as they stand", f"{raw:g} unscaled")
     signed = group in (None, "points", "percent") or base.unit in ("token", "tokens", "bit", "bits", "characters")
-    if signed and _hit(lexicon.DOWN_BEFORE, clause, lexicon.DOWN_AFTER, after):
+    if signed and _hit(lexicon.DOWN_BEFORE, _not_reached(clause), lexicon.DOWN_AFTER, after):
         yield _rule(base, -value, "downwards", f"{-value:g}")
     if group == "percent" and _hit(lexicon.RATIO_BEFORE, clause, lexicon.RATIO_AFTER, after):
         yield _rule(base, _tidy(1 - value), "per cent less, as a ratio", f"{_tidy(1 - value):g} ratio")
         yield _rule(base, _tidy(1 + value), "per cent more, as a ratio", f"{_tidy(1 + value):g} ratio")
+
+
+def _not_reached(clause: str) -> str:
+    """The words before a number, or none where they say that the number itself is reached ("reduce it to 5")."""
+    return "" if re.search(lexicon.REACHED, clause, re.IGNORECASE) else clause
 
 
 def _hit(before: str, clause: str, after: str, rest: str) -> bool:

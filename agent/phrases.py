@@ -69,6 +69,32 @@ _LEAD_RE = re.compile(
     r"between|at|under|all|dataset=|data=|on:|for:|build)\s+(?=[\w'\"./~*-])",
     re.IGNORECASE,
 )
+_LOOSE_LEADS = frozenset(
+    {
+        "of",
+        "for",
+        "and",
+        "to",
+        "at",
+        "by",
+        "under",
+        "than",
+        "like",
+        "not",
+        "no",
+        "without",
+        "only",
+        "about",
+        "all",
+        "but",
+        "inside",
+        "is",
+        "in",
+        "into",
+        "per",
+    }
+)
+"""Words after which a single word is hardly ever data."""
 _WORD_RE = re.compile(r"[\w'’./@+*~-]*[\w'’*/+](?=\W|$)")
 MAX_WORDS = 9
 
@@ -139,6 +165,8 @@ def data_phrases(text: str) -> Iterator[Reading]:
     """Noun phrases after words such as "on" and "from": short, and longer where the phrase may go on."""
     for lead in _LEAD_RE.finditer(text):
         for start, end in _noun_phrases(text, lead.end()):
+            if " " not in text[start:end] and lead.group().strip().lower() in _LOOSE_LEADS:
+                continue
             yield _text((start, end), text[start:end], "phrase")
 
 

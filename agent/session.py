@@ -7,16 +7,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-from nightsmith.agent.planner import Interpretation, Planner
-from nightsmith.agent.settings import load_settings
 from pydantic import TypeAdapter, ValidationError
 
 from nightsmith.agent import history, render
 from nightsmith.agent import report as reporting
 from nightsmith.agent.desk import FlagDesk, desk
+from nightsmith.agent.planner import Interpretation, Planner
 from nightsmith.agent.planning import Machine, study_plan
 from nightsmith.agent.preflight import preflight
 from nightsmith.agent.services import Services
+from nightsmith.agent.settings import load_settings
 from nightsmith.agent.study import Driver, Ending, exit_code, request_stop
 from nightsmith.record import approvals, budget, events, leases, studies
 from nightsmith.record.approvals import Envelope
