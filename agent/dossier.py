@@ -25,6 +25,20 @@ def load(ws: Workspace, study: str, name: str) -> Any:
     return json.loads(path.read_text()) if path.is_file() else None
 
 
+STOPPED = "Stopped on request."
+"""Why a study ended that somebody asked to stop."""
+
+
+def request_stop(ws: Workspace, study: str) -> None:
+    """Ask a study to end: whoever drives it stops its jobs, judges what there is and reports."""
+    (ws.study_dir(study) / "stop").touch()
+
+
+def stop_requested(ws: Workspace, study: str) -> bool:
+    """Whether somebody asked the study to end."""
+    return (ws.study_dir(study) / "stop").exists()
+
+
 def goal_spec(ws: Workspace, study: str) -> GoalSpec:
     """The frozen goal of an interpreted study."""
     return GoalSpec.model_validate(load(ws, study, "interpretation")["spec"])

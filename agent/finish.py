@@ -10,10 +10,10 @@ from nightsmith.agent import dossier, judging
 from nightsmith.agent import report as reporting
 from nightsmith.agent.services import Services
 from nightsmith.agent.state import State
-from nightsmith.agent.work import manifest_of, measured_trial_s, sealed_folds, seconds_to_end, step_of
+from nightsmith.agent.work import manifest_of, measured_trial_s, sealed_folds, seconds_left, seconds_to_end, step_of
 from nightsmith.evals import seal
 from nightsmith.evals.types import Outcome
-from nightsmith.record import budget, events, studies
+from nightsmith.record import events, studies
 from nightsmith.record.errors import Refused
 from nightsmith.record.workspace import Workspace
 from nightsmith.trainer import tracking
@@ -28,7 +28,7 @@ async def confirm(state: State, runtime: Runtime[Services]) -> Go:
     number = judging.best_promising(ws, study, confirmed)
     if number is None:
         return _no_candidate(ws, state)
-    left = budget.balance(ws, study).left.wall_s
+    left = seconds_left(ws, study)
     if left is not None and left < seconds_to_end(plan, measured_trial_s(ws, study, plan)):
         return Command(goto="report", update={"ended": f"{left:.0f} s are left: too little to confirm trial {number}."})
     try:
@@ -42,11 +42,13 @@ async def confirm(state: State, runtime: Runtime[Services]) -> Go:
 
 
 def _no_candidate(ws: Workspace, state: State) -> Go:
-    """Nothing (more) to confirm: an open-ended goal still unseals its best confirmed trial."""
-    best = judging.best_promoted(ws, state["study"])
-    if best is not None and state["winner"] is None and not judging.has_threshold(ws, state["study"]):
-        return Command(goto="unseal", update={"winner": best})
-    return Command(goto="report")
+    """Nothing (more) to confirm: what meets the targets on dev (the baseline too), or an open-ended goal's best."""
+    study = state["study"]
+    threshold = judging.has_threshold(ws, study)
+    best = judging.meeting_targets(ws, study) if threshold else judging.best_promoted(ws, study)
+    if best is None or state["winner"] is not None:
+        return Command(goto="report")
+    return Command(goto="unseal", update={"winner": best})
 
 
 async def unseal(state: State, runtime: Runtime[Services]) -> Go:
@@ -74,14 +76,16 @@ async def report(state: State, runtime: Runtime[Services]) -> dict[str, Any]:
 
 def conclude(ws: Workspace, study: str, state: State) -> None:
     """Outcome into the record, figures into MLflow, report onto disk. Doing it twice changes nothing."""
-    ended = state["ended"]
-    row = studies.get(ws, study)
-    if row.state == "blocked":
+    row, ended = studies.get(ws, study), state["ended"]
+    if row.state == "blocked" or row.outcome == Outcome.BLOCKED:
         outcome, detail = Outcome.BLOCKED, {"reason": ended}
+    elif row.spec is None:
+        outcome, detail = Outcome.STOPPED, {"reason": ended}
     else:
         outcome, detail = judging.outcome(ws, study, state["winner"], ended)
     studies.finish(ws, study, outcome.value, detail)
-    events.append(ws, study, "outcome", data={"outcome": outcome.value, "reason": detail["reason"]})
+    if not any(event.kind == "outcome" for event in events.read(ws, study=study)):
+        events.append(ws, study, "outcome", data={"outcome": outcome.value, "reason": detail["reason"]})
     tracking.project(ws, study)
     path = reporting.write(ws, study)
     tracking.attach_report(ws, study, path)

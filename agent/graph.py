@@ -1,7 +1,7 @@
 """The study as a graph: interpret, plan, ask, measure the noise, try, judge, confirm, unseal, report.
 
-Nodes are in `understand` (the goal), `trials` (the loop) and `finish` (the end); this file is the wiring. Interrupts
-have nodes of their own, since a resumed node runs again from its first line.
+Nodes are in `understand` (the goal), `trials` and `rounds` (the loop) and `finish` (the end); this file is the wiring.
+Interrupts have nodes of their own, since a resumed node runs again from its first line.
 """
 
 from typing import Any
@@ -9,30 +9,27 @@ from typing import Any
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 
-from nightsmith.agent import finish, trials, understand
+from nightsmith.agent import finish, rounds, trials, understand
 from nightsmith.agent.services import Services
 from nightsmith.agent.state import State
-
-WAITING = ("clarify", "approve", "wait")
-"""Nodes that interrupt: a question, an approval, a job."""
 
 
 def build(checkpointer: Any = None) -> CompiledStateGraph[State, Services, State, State]:
     """Compile the graph. With a checkpointer it survives the death of its process."""
     graph = StateGraph(State, context_schema=Services)
     graph.add_node("interpret", understand.interpret, destinations=("clarify", "preflight", "report"))
-    graph.add_node("clarify", understand.clarify, destinations=("interpret",))
+    graph.add_node("clarify", understand.clarify, destinations=("interpret", "report"))
     graph.add_node("preflight", understand.check_world, destinations=("approve", "report"))
     graph.add_node("approve", understand.approve, destinations=("baseline", "report"))
     graph.add_node("baseline", trials.baseline, destinations=("start", "report"))
     graph.add_node("calibrate", trials.calibrate, destinations=("start", "propose"))
     graph.add_node("propose", trials.propose, destinations=("check", "confirm", "report"))
     graph.add_node("check", trials.check, destinations=("start", "propose"))
-    graph.add_node("start", trials.start, destinations=("wait", "judge"))
-    graph.add_node("wait", trials.wait)
+    graph.add_node("start", rounds.start, destinations=("wait", "judge"))
+    graph.add_node("wait", rounds.wait)
     graph.add_edge("wait", "judge")
-    graph.add_node("judge", trials.judge, destinations=("start", "calibrate", "propose", "confirm", "unseal", "report"))
-    graph.add_node("confirm", finish.confirm, destinations=("start", "report"))
+    graph.add_node("judge", rounds.judge, destinations=("start", "calibrate", "propose", "confirm", "unseal", "report"))
+    graph.add_node("confirm", finish.confirm, destinations=("start", "unseal", "report"))
     graph.add_node("unseal", finish.unseal, destinations=("start", "report"))
     graph.add_node("report", finish.report)
     graph.add_edge(START, "interpret")

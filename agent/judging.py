@@ -10,8 +10,8 @@ from nightsmith.agent import dossier
 from nightsmith.agent.work import manifest_of
 from nightsmith.evals import evidence, judge, seal, stats
 from nightsmith.evals.suite import Scored, read_scored
-from nightsmith.evals.targets import lower_is_better
-from nightsmith.evals.types import Claim, Decision, Evidence, Outcome, Verdict
+from nightsmith.evals.targets import holds, is_absolute, lower_is_better
+from nightsmith.evals.types import Claim, Decision, Evidence, Outcome, Target, Verdict
 from nightsmith.record import studies
 from nightsmith.record.digest import file_digest
 from nightsmith.record.workspace import Workspace
@@ -26,7 +26,7 @@ def screen(ws: Workspace, study: str, number: int) -> Verdict:
     """Judge one trial's dev run against the baseline's seeds, and record it."""
     spec, metric = dossier.goal_spec(ws, study), primary_metric(ws, study)
     rows = _rows(ws, study, number, ("trial",))
-    verdict = _forced(ws, rows, metric) or judge.screen(
+    verdict = _forced(ws, [*_baseline_rows(ws, study), *rows], metric, needed=rows) or judge.screen(
         _scored(ws, rows)[0],
         _baseline(ws, study),
         metric=metric,
@@ -43,7 +43,7 @@ def confirm(ws: Workspace, study: str, number: int) -> Verdict:
     rows = _rows(ws, study, number, ("confirmation",))
     right = confirmation_right(ws, study, number)
     screened = [result.checkpoint_digest or "" for result in _results(ws, _rows(ws, study, number, ("trial",)))]
-    verdict = _forced(ws, rows, metric) or judge.confirm(
+    verdict = _forced(ws, [*_baseline_rows(ws, study), *rows], metric, needed=rows) or judge.confirm(
         _scored(ws, rows),
         _baseline(ws, study),
         metric=metric,
@@ -79,11 +79,10 @@ def noise(ws: Workspace, study: str) -> dict[str, Any]:
     return {"metric": metric, "mean": float(np.mean(values)), "seed_deviation": deviation, "seeds": len(values)}
 
 
-def failure(ws: Workspace, keys: Sequence[str]) -> str:
-    """Why one of the jobs is no evidence; empty where all are."""
-    rows = [row for row in jobs.rows(ws) if row.key in keys]
-    verdicts = (evidence.verify(_evidence(ws, row), "bits_per_byte") for row in rows)
-    return next((verdict.reason for verdict in verdicts if verdict), "")
+def failure(ws: Workspace, study: str) -> str:
+    """Why the baseline's runs are no evidence; empty where they are."""
+    forced = _forced(ws, _baseline_rows(ws, study), primary_metric(ws, study))
+    return forced.reason if forced else ""
 
 
 def best_promising(ws: Workspace, study: str, confirmed: Sequence[int]) -> int | None:
@@ -106,11 +105,31 @@ def best_promoted(ws: Workspace, study: str) -> int | None:
     return _best(ws, study, [(value, number) for value, number in found if value is not None])
 
 
+def meeting_targets(ws: Workspace, study: str) -> int | None:
+    """The best trial that meets every target on dev and was not rejected; 0 where only the baseline does, or None."""
+    found: list[tuple[float, int]] = []
+    for row in studies.trials(ws, study):
+        verdict = verdict_of(row, "confirm") or verdict_of(row, "screen")
+        good = verdict is not None and verdict.meets_target and verdict.decision is not Decision.REJECTED
+        if good and verdict is not None and verdict.value is not None:
+            found.append((verdict.value, row.number))
+    return _best(ws, study, found) if found else (0 if _baseline_meets(ws, study) else None)
+
+
+def _baseline_meets(ws: Workspace, study: str) -> bool:
+    """Whether every target is absolute and holds on the mean of the baseline's seeds."""
+    targets, runs = dossier.goal_spec(ws, study).targets, _baseline(ws, study)
+    if not runs or not all(is_absolute(target) for target in targets):
+        return False
+    means = [float(np.mean([stats.value(run.items, target.metric) for run in runs])) for target in targets]
+    return all(holds(target, mean) for target, mean in zip(targets, means, strict=True))
+
+
 def best_seed(ws: Workspace, study: str, number: int) -> str:
     """Key of a trial's best run by dev score: each side of the sealed comparison is chosen alike."""
-    roles = BASELINE_ROLES if number == 0 else ("trial", "confirmation")
+    roles = BASELINE_ROLES if number == 0 else ("confirmation",)
     metric = primary_metric(ws, study)
-    results = _results(ws, _rows(ws, study, number, roles))
+    results = _results(ws, _rows(ws, study, number, roles) or _rows(ws, study, number, ("trial",)))
     finished = [r for r in results if r.status is RunStatus.FINISHED and r.evaluation is not None]
     sign = 1 if is_lower_better(ws, study) else -1
     return min(finished, key=lambda r: sign * r.evaluation.metrics[metric] if r.evaluation else 0.0).key
@@ -121,12 +140,12 @@ def outcome(ws: Workspace, study: str, winner: int | None, ended: str) -> tuple[
     spec = dossier.goal_spec(ws, study)
     promoted = best_promoted(ws, study)
     claims = _claims(ws, study, winner)
-    judged = any(row.verdict for row in studies.trials(ws, study))
     found = judge.outcome(claims, promoted=promoted is not None, targets=spec.targets)
-    if not judged and found is Outcome.NOT_MET:
+    if found is Outcome.NOT_MET and not claims and not _judged(ws, study):
         found = Outcome.STOPPED
+    undecided = "The sealed evaluation did not finish; the target is undecided." if winner is not None else ""
     detail: dict[str, Any] = {
-        "reason": ended or _reason(found, claims),
+        "reason": ended or (undecided if not claims else "") or _reason(found, claims),
         "claims": [claim.model_dump(mode="json") for claim in claims],
         "winner": winner if winner is not None else promoted,
         "seal": {"strength": seal.STRENGTH, "meaning": seal.STRENGTH_MEANING, "opened": bool(claims)},
@@ -143,7 +162,22 @@ def _claims(ws: Workspace, study: str, winner: int | None) -> list[Claim]:
     if not sides[0]:
         return []
     reference = sides[1][0] if sides[1] else None
-    return [judge.claim(sides[0][0], reference, target) for target in dossier.goal_spec(ws, study).targets]
+    claims = (_claim(sides[0][0], reference, target) for target in dossier.goal_spec(ws, study).targets)
+    return [claim for claim in claims if claim is not None]
+
+
+def _claim(candidate: Scored, reference: Scored | None, target: Target) -> Claim | None:
+    """The claim, or None where the items do not decide it: a target without a claim is not met."""
+    try:
+        return judge.claim(candidate, reference, target)
+    except judge.NotComparable:
+        return None
+
+
+def _judged(ws: Workspace, study: str) -> bool:
+    """Whether any trial was really judged: a run that is no evidence decides nothing."""
+    verdicts = [verdict_of(row, rule) for row in studies.trials(ws, study) for rule in ("screen", "confirm")]
+    return any(verdict is not None and verdict.decision is not Decision.UNVERIFIED for verdict in verdicts)
 
 
 def _sealed(ws: Workspace, study: str, number: int) -> list[Scored]:
@@ -207,16 +241,25 @@ def _results(ws: Workspace, rows: Sequence[JobRow]) -> list[RunResult]:
     return [result for result in found if result is not None]
 
 
+def _baseline_rows(ws: Workspace, study: str) -> list[JobRow]:
+    return _rows(ws, study, 0, BASELINE_ROLES)
+
+
 def _baseline(ws: Workspace, study: str) -> list[Scored]:
-    return _scored(ws, _rows(ws, study, 0, BASELINE_ROLES))
+    return _scored(ws, _baseline_rows(ws, study))
 
 
 def _scored(ws: Workspace, rows: Sequence[JobRow]) -> list[Scored]:
     return [read_scored(ws.run_dir(r.key), r.evaluation) for r in _results(ws, rows) if r.evaluation is not None]
 
 
-def _forced(ws: Workspace, rows: Sequence[JobRow], metric: Any) -> Verdict | None:
-    """The verdict that missing or changed evidence forces on these runs."""
+def _forced(
+    ws: Workspace, rows: Sequence[JobRow], metric: Any, *, needed: Sequence[JobRow] | None = None
+) -> Verdict | None:
+    """The verdict that missing or changed evidence forces on these runs, or on a comparison without `needed` ones."""
+    if not (rows if needed is None else needed):
+        reason = "Its job was never started."
+        return Verdict(decision=Decision.UNVERIFIED, rule="evidence", metric=metric, reason=reason)
     verdicts = (evidence.verify(_evidence(ws, row), metric) for row in rows)
     return next((verdict for verdict in verdicts if verdict), None)
 

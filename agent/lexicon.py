@@ -75,8 +75,8 @@ RATIO_BEFORE = (
     r"slip\w*|rise\w*|exceed\w*)\b"
 )
 RATIO_AFTER = (
-    r"^(?! or )\W{0,3}(?:[a-z/-]+\W{1,2}){0,3}?(?:lower|less|below|better|higher|more|above|improvement|reduction|decrease|"
-    r"increase|gain|drop|off|fewer|shorter|"
+    r"^(?! or )\W{0,3}(?:[a-z/-]+\W{1,2}){0,3}?(?:lower|less|below|better|higher|more|above|improvement|reduction|"
+    r"decrease|increase|gain|drop|off|fewer|shorter|"
     r"smaller|down|under|worse|longer|relative|than|boost|over)\b"
 )
 ANY_CUES = (

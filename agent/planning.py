@@ -107,10 +107,35 @@ def check_supported(spec: GoalSpec, machine: Machine) -> None:
             raise Blocked(f"{target.metric} cannot be measured on a pre-trained model; use {', '.join(METRICS)}.")
         if target.relative_to not in (None, "baseline"):
             raise Blocked(f"A target relative to {target.relative_to!r} is not possible here; use the baseline.")
+    _check_scope(spec)
     if spec.gpus and spec.gpus > machine.gpus:
         raise Blocked(
             f"The goal asks for {spec.gpus} GPUs; this machine has {machine.gpus}. Leave GPUs out to use CPUs."
         )
+
+
+def _check_scope(spec: GoalSpec) -> None:
+    """Refuse what would otherwise be left out without a word."""
+    trained = {None, *(data.ref for data in spec.data if data.role == "train")}
+    for data in spec.data:
+        if data.role != "train":
+            raise Blocked(
+                f"{data.ref!r} as {data.role} data is not possible yet: rows of the training data are held out."
+            )
+    for target in (*spec.targets, *spec.guardrails):
+        if target.task or target.stage or target.data not in trained:
+            where = target.task or target.data or f"stage {target.stage}"
+            raise Blocked(f"{target.metric} on {where!r} cannot be measured yet; targets hold on held-out rows.")
+    asked = {
+        "an adaptation (LoRA)": spec.adaptation not in (None, "full"),
+        "a schedule": spec.schedule is not None,
+        "an output": spec.output is not None,
+        "several machines": bool(spec.nodes and spec.nodes > 1),
+        "a budget in money": spec.budget.cost is not None,
+        "a reward": spec.reward is not None,
+    }
+    for what in (name for name, present in asked.items() if present):
+        raise Blocked(f"The goal asks for {what}, which this version cannot honour in pre-training. Leave it out.")
 
 
 def baseline_recipe(spec: GoalSpec) -> tuple[dict[str, Value], list[str]]:
@@ -156,11 +181,13 @@ def tunables(spec: GoalSpec, recipe: dict[str, Value]) -> tuple[Tunable, ...]:
     fixed = {setting_name(s.name) for s in spec.settings if s.how == "fixed" and s.name != "seeds"}
     fixed |= set(_shape_asked(spec)) | {SETTING_NAMES.get(name, name) for name in spec.avoid}
     free = (t for t in SPACE if t.name not in fixed)
-    return tuple(t if t.name != "top_k" else _up_to(t, int(recipe["num_experts"])) for t in free)
+    experts, top_k = int(recipe["num_experts"]), int(recipe["top_k"])
+    allowed = {"top_k": range(1, experts + 1), "num_experts": range(top_k, 10**6)}
+    return tuple(_within(t, allowed[t.name]) if t.name in allowed else t for t in free)
 
 
-def _up_to(tunable: Tunable, most: int) -> Tunable:
-    return tunable.model_copy(update={"choices": tuple(c for c in tunable.choices if int(c) <= most)})
+def _within(tunable: Tunable, allowed: range) -> Tunable:
+    return tunable.model_copy(update={"choices": tuple(c for c in tunable.choices if int(c) in allowed)})
 
 
 def seeds_per_side(spec: GoalSpec, devices: int) -> int:
@@ -217,7 +244,7 @@ def _fit(spec: GoalSpec, machine: Machine, recipe: dict[str, Value], seeds: int,
         tokens=float(steps * tokens_per_step * (2 * seeds + trials)),
         basis=f"{basis} ({machine.num_measured} runs)" if machine.num_measured else basis,
     )
-    limit = min(max(4 * trial_s, 120.0), wall)
+    limit = min(max(4 * trial_s, 120.0), wall, START_S + EVALUATE_S + (spec.budget.per_trial_s or math.inf))
     return _Limits(steps, trials, round(limit, 1), estimate)
 
 
@@ -249,7 +276,7 @@ def _most_steps(spec: GoalSpec, cost: _Cost, trials: int | None, wall: float, to
     if budget.per_trial_s is not None:
         most = min(most, budget.per_trial_s * (1 - SHARE_FOR_SLACK) / cost.step_s)
     if budget.tokens is not None:
-        most = min(most, budget.tokens / (tokens_per_step * (2 * cost.seeds + (trials or 1))))
+        most = min(most, (1 - SHARE_FOR_SLACK) * budget.tokens / (tokens_per_step * (2 * cost.seeds + (trials or 1))))
     return most if most == math.inf else math.floor(most)
 
 

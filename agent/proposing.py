@@ -5,15 +5,15 @@ from typing import Any
 from nightsmith.agent import dossier, judging
 from nightsmith.agent.plan import PredictedEffect, StudyPlan, TrialPlan, Tunable
 from nightsmith.agent.planner import PlannerConfused
-from nightsmith.agent.proposals import SETTINGS, PastTrial, Proposal, ProposeRequest, SettingState
-from nightsmith.agent.search import Direction, Tried, choose_value, proposal_seed
+from nightsmith.agent.proposals import SETTINGS, Direction, PastTrial, Proposal, ProposeRequest, SettingState
+from nightsmith.agent.search import Tried, choose_value, proposal_seed
 from nightsmith.agent.services import Services
 from nightsmith.evals.types import Decision, Target, Verdict
 from nightsmith.record import events, studies
 from nightsmith.record.studies import TrialRow
 from nightsmith.record.workspace import Workspace
 from nightsmith.tools import registry
-from nightsmith.tools.base import ToolCall
+from nightsmith.tools.base import ToolCall, ToolError
 from nightsmith.tools.training import Pretrain, Value, apply_change, recipe
 
 
@@ -38,9 +38,12 @@ async def propose(services: Services, study: str, number: int, room: int) -> tup
         proposals, transcript = untried(request), {"error": str(confused)}
     plans: list[TrialPlan] = []
     for offset, proposal in enumerate(proposals):
-        drawn = drawn_up(services.ws, study, number + offset, proposal, plans)
+        said = f"Proposal dropped: no new value of {proposal.setting} is left ({proposal.direction})."
+        try:
+            drawn = drawn_up(services.ws, study, number + offset, proposal, plans)
+        except ToolError as refusal:
+            drawn, said = None, f"Proposal dropped: {refusal}"
         if drawn is None:
-            said = f"Proposal dropped: no new value of {proposal.setting} is left ({proposal.direction})."
             events.append(services.ws, study, "warning", data={"reason": said})
         else:
             plans.append(drawn)
@@ -134,7 +137,7 @@ def _value(
         recipe(base)[tunable.name],
         _tried(rows),
         lower_is_better=judging.is_lower_better(ws, study),
-        seed=proposal_seed(studies.get(ws, study).goal, number),
+        seed=proposal_seed(dossier.goal_spec(ws, study).digest(), number),
         taken=[*(r[tunable.name] for r in same_but), *running],
     )
 

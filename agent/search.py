@@ -7,12 +7,12 @@ from the study and the trial number, so a resumed study asks the same question a
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from nightsmith.agent.plan import Tunable
+from nightsmith.agent.proposals import Direction
 from nightsmith.record.digest import canonical_json, sha256
 
-Direction = Literal["raise", "lower", "tune"]
 Value = float | int | str
 RESAMPLES = 16
 
@@ -113,11 +113,6 @@ def _rounded(value: float) -> float:
     return float(f"{value:.2g}")
 
 
-def proposal_seed(study_digest: str, trial: int) -> int:
-    """Seed of the sampler for one trial of one study."""
-    return int(sha256(canonical_json([study_digest, trial]))[:8], 16)
-
-
-def change_digest(recipe: dict[str, Any]) -> str:
-    """Identity of a recipe, by which a repeated trial is recognised."""
-    return sha256(canonical_json(recipe))
+def proposal_seed(spec_digest: str, trial: int) -> int:
+    """Seed of the sampler for one trial of one goal."""
+    return int(sha256(canonical_json([spec_digest, trial]))[:8], 16)

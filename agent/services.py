@@ -1,4 +1,4 @@
-"""What the graph's nodes are given at run time: the workspace, the planner, the clock, the folder goals speak of."""
+"""What the graph's nodes are given at run time: the workspace, the planner, the folder that goals speak of."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

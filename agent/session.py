@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from nightsmith.agent import history, render
+from nightsmith.agent import dossier, history, render, understand
 from nightsmith.agent import report as reporting
 from nightsmith.agent.desk import FlagDesk, desk
 from nightsmith.agent.planner import Interpretation, Planner
@@ -17,7 +17,7 @@ from nightsmith.agent.planning import Machine, study_plan
 from nightsmith.agent.preflight import preflight
 from nightsmith.agent.services import Services
 from nightsmith.agent.settings import load_settings
-from nightsmith.agent.study import Driver, Ending, exit_code, request_stop
+from nightsmith.agent.study import Driver, Ending, Held, exit_code, lock_name
 from nightsmith.record import approvals, budget, events, leases, studies
 from nightsmith.record.approvals import Envelope
 from nightsmith.record.budget import Budget
@@ -34,6 +34,7 @@ def run(goal: str, path: Path | None, *, yes: bool, as_json: bool) -> int:
     """Make a study of the goal and drive it."""
     ws = _open(path)
     study = studies.create(ws, goal)
+    dossier.save(ws, study, "folder", str(Path.cwd()))
     events.append(ws, study, "study_started", data={"goal": goal})
     return _drive(ws, study, desk(ws, yes=yes, as_json=as_json, answers=[]))
 
@@ -41,26 +42,34 @@ def run(goal: str, path: Path | None, *, yes: bool, as_json: bool) -> int:
 def resume(study: str, path: Path | None, *, answers: list[str], yes: bool, as_json: bool) -> int:
     """Drive a study on from where it stands; while somebody else does, watch."""
     ws = _open(path)
-    row = studies.get(ws, study)
+    studies.get(ws, study)  # says which studies there are
     front = desk(ws, yes=yes, as_json=as_json, answers=answers)
-    if row.outcome is not None:
-        print(f"{study} ended: {row.outcome}. `nightsmith report {study}` shows it.", file=sys.stderr)
-        return exit_code(ws, study, Ending.DONE)
+    if yes:
+        understand.renew(ws, study)
     try:
         return _drive(ws, study, front)
-    except Busy as busy:
-        print(f"nightsmith: {busy} Watching only.", file=sys.stderr)
+    except Held as held:
+        print(f"nightsmith: {held} Watching only.", file=sys.stderr)
         return _watch(ws, study, front)
 
 
 def _drive(ws: Workspace, study: str, front: FlagDesk) -> int:
-    services = Services(ws=ws, planner=_planner, cwd=Path.cwd())
+    services = Services(ws=ws, planner=_planner, cwd=Path(dossier.load(ws, study, "folder") or Path.cwd()))
     last = events.read(ws, study=study)
     driver = Driver(services, study, front, seen=last[-1].seq if last and len(last) > 1 else 0)
-    ending = asyncio.run(driver.drive())
-    if not front.as_json:
+    try:
+        ending = asyncio.run(driver.drive())
+    except Held:
+        raise
+    except NightsmithError:
+        print(f"nightsmith: {study} is paused; `nightsmith resume {study}` goes on.", file=sys.stderr)
+        raise
+    code = exit_code(ws, study, ending)
+    if front.as_json:
+        print(json.dumps({"kind": "ending", "study": study, "ending": ending, "exit_status": code}))
+    else:
         print(render.ending(ws, study, ending), file=sys.stderr if ending is not Ending.DONE else sys.stdout)
-    return exit_code(ws, study, ending)
+    return code
 
 
 def _planner() -> Planner:
@@ -75,8 +84,19 @@ def _watch(ws: Workspace, study: str, front: FlagDesk) -> int:
             seen = event.seq
             front.show(event)
         time.sleep(0.5)
+        if not _is_driven(ws, study) and studies.get(ws, study).outcome is None:
+            print(f"Nobody drives {study} any more: `nightsmith resume {study}` goes on.", file=sys.stderr)
+            return exit_code(ws, study, Ending.INTERRUPTED)
     print(f"{study} ended: {row.outcome}.", file=sys.stderr)
     return exit_code(ws, study, Ending.DONE)
+
+
+def _is_driven(ws: Workspace, study: str) -> bool:
+    try:
+        with ws.lock(lock_name(study)):
+            return False
+    except Busy:
+        return True
 
 
 def stop(study: str, path: Path | None) -> int:
@@ -85,12 +105,13 @@ def stop(study: str, path: Path | None) -> int:
     if studies.get(ws, study).outcome is not None:
         print(f"{study} has ended already: {studies.get(ws, study).outcome}.")
         return 0
-    request_stop(ws, study)
+    dossier.request_stop(ws, study)
     try:
-        _drive(ws, study, FlagDesk(ws))
-    except Busy:
+        code = _drive(ws, study, FlagDesk(ws))
+    except Held:
         print(f"Asked {study} to stop: its jobs save a checkpoint, then it is judged and reported.")
-    return 0
+        return 0
+    return 0 if studies.get(ws, study).outcome is not None else code
 
 
 def plan(text: str | None, batch: Path | None, path: Path | None, *, check: bool, as_json: bool) -> int:
@@ -191,7 +212,9 @@ def _parse_spec(spec_file: Path) -> RunSpec:
 
 def _open_manual(ws: Workspace, spec: RunSpec, time_limit_s: float, *, yes: bool) -> None:
     """`--yes` (or a person at the terminal) approves exactly this spec; the account's limits come from the settings."""
-    budget.open_account(ws, MANUAL, load_settings().budget or Budget())
+    limits = load_settings().budget or Budget()
+    if not budget.is_open(ws, MANUAL):
+        budget.open_account(ws, MANUAL, limits)
     asked = not yes and sys.stdin.isatty()
     question = f"Start one {spec.kind} job of at most {time_limit_s:.0f} s? [y/N] "
     if yes or (asked and input(question).lower() in ("y", "yes")):
@@ -200,6 +223,8 @@ def _open_manual(ws: Workspace, spec: RunSpec, time_limit_s: float, *, yes: bool
             study=MANUAL, spec_digest=digest, plan_digest=digest, kinds=(spec.kind,), time_limit_s=time_limit_s
         )
         approvals.approve(ws, envelope, how="console" if asked else "flag", valid_s=60)
+        if budget.balance(ws, MANUAL).budget != limits:  # the settings were changed since, and a person says yes now
+            budget.amend(ws, MANUAL, limits)
 
 
 def pull(name: str) -> int:

@@ -5,9 +5,12 @@ The driver may die at any moment: the graph's state is on disk after every step,
 """
 
 import asyncio
+import os
 import signal
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
@@ -15,19 +18,32 @@ from typing import Any, Protocol
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.types import Command, Interrupt
 
+from nightsmith.agent import dossier
 from nightsmith.agent.goal import GoalSpec
 from nightsmith.agent.graph import build
 from nightsmith.agent.services import Services
+from nightsmith.agent.work import device_kind, seconds_left
 from nightsmith.evals.types import Outcome
 from nightsmith.record import budget, events, leases, studies
+from nightsmith.record.errors import Busy
 from nightsmith.record.workspace import Workspace
 from nightsmith.trainer import jobs
+from nightsmith.trainer.jobrows import STARTED
 
 POLL_S = 0.25
 START: dict[str, Any] = {"queue": [], "running": [], "steps": {}, "confirmed": [], "winner": None, "ended": ""}
 """State of a study that has not begun."""
-STOP_FILE = "stop"
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 DRAIN_GRACE_S = 30.0
+
+
+class Held(Busy):
+    """Another process drives the study."""
+
+
+def lock_name(study: str) -> str:
+    """Name of the lock that whoever drives a study holds."""
+    return f"study-{study}"
 
 
 class Ending(StrEnum):
@@ -75,8 +91,6 @@ class Driver:
     seen: int = 0
     """Last event shown."""
     last_tick: float = field(default_factory=time.monotonic)
-    running: tuple[str, ...] = ()
-    """Jobs that are being waited for."""
 
     @property
     def ws(self) -> Workspace:
@@ -85,13 +99,23 @@ class Driver:
 
     async def drive(self) -> Ending:
         """Run the study until it ends, waits for a person, or is interrupted. Raises Busy where it is held."""
-        with self.ws.lock(f"study-{self.study}"):
+        with self._held():
             self._listen()
             path = str(self.ws.study_dir(self.study) / "graph.db")
             async with AsyncSqliteSaver.from_conn_string(path) as saver:
                 ending = await self._drive(build(saver))
             self._show_events()
             return ending
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """Hold the study. Raises Held where another process drives it."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self.ws.lock(lock_name(self.study)))
+            except Busy as busy:
+                raise Held(str(busy)) from None
+            yield
 
     async def _drive(self, graph: Any) -> Ending:
         config = {"configurable": {"thread_id": self.study}}
@@ -127,49 +151,69 @@ class Driver:
         first = interrupts[0]
         match first.value["kind"]:
             case "question":
-                answers = self._ask(lambda: self.desk.answer(first.value["questions"]))
+                answers = self._ask(lambda: self.desk.answer(first.value["questions"]), stopped=[])
                 return Ending.QUESTION if answers is None else {first.id: answers}
             case "approval":
-                given = self._ask(lambda: self.desk.approve(self.study))
+                given = self._ask(lambda: self.desk.approve(self.study), stopped={"approved": False})
                 return Ending.APPROVAL if given is None else {first.id: given}
             case _:
                 return await self._wait(interrupts)
 
-    def _ask(self, question: Callable[[], Any]) -> Any:
-        """Ask a person; their time is not the study's."""
+    def _ask(self, question: Callable[[], Any], stopped: Any) -> Any:
+        """Ask a person; their time is not the study's. Ctrl-C and Ctrl-D leave the question open."""
         self._show_events()
-        given = question()
-        self.last_tick = time.monotonic()
-        return given
+        if dossier.stop_requested(self.ws, self.study):
+            return stopped
+        if self.draining:
+            return None
+        loop = asyncio.get_running_loop()
+        for number in SIGNALS:
+            loop.remove_signal_handler(number)
+        try:
+            return question()
+        except (EOFError, KeyboardInterrupt):
+            return None
+        finally:
+            self._listen()
+            self.last_tick = time.monotonic()
 
     async def _wait(self, interrupts: Sequence[Interrupt]) -> dict[str, Any] | Ending:
-        """Wait for all jobs of the round (or a free device)."""
+        """Wait for all jobs of the round, or for a free device (that time is not the study's)."""
         keys = tuple(i.value["key"] for i in interrupts if i.value["kind"] == "job")
-        self.running = keys
-        while any(jobs.poll(self.ws, key) is None for key in keys) or (not keys and not leases.free(self.ws, "cpu")):
+        while not self._done(keys):
             await asyncio.sleep(POLL_S)
-            self._tick()
+            self._tick(counts=bool(keys))
             self._show_events()
             self.desk.progress(keys)
-            if self.draining or stop_requested(self.ws, self.study) or self._out_of_time():
+            if self.draining or dossier.stop_requested(self.ws, self.study) or (keys and self._out_of_time()):
+                if not keys:
+                    break
                 await asyncio.to_thread(self._stop_jobs, keys)
-        self.running = ()
         return Ending.INTERRUPTED if self.draining else {i.id: True for i in interrupts}
+
+    def _done(self, keys: Sequence[str]) -> bool:
+        if keys:
+            results = [jobs.poll(self.ws, key) for key in keys]  # every one: a poll settles what ended
+            return None not in results
+        for row in jobs.rows(self.ws):
+            if row.state == STARTED:  # jobs of a controller that died hold devices until somebody looks
+                jobs.poll(self.ws, row.key)
+        return bool(leases.free(self.ws, device_kind()))
 
     def _stop_jobs(self, keys: Sequence[str], grace_s: float = DRAIN_GRACE_S) -> None:
         for key in keys:
             jobs.stop(self.ws, key, grace_s=grace_s)
 
     def _out_of_time(self) -> bool:
-        wall_s = budget.balance(self.ws, self.study).left.wall_s
-        return wall_s is not None and wall_s <= 0
+        left = seconds_left(self.ws, self.study)
+        return left is not None and left <= 0
 
-    def _tick(self) -> None:
+    def _tick(self, *, counts: bool = True) -> None:
         """Count active wall-clock time into the study's account, once it is open."""
         now = time.monotonic()
         if now - self.last_tick < 1.0:
             return
-        if budget.is_open(self.ws, self.study):
+        if counts and budget.is_open(self.ws, self.study):
             budget.tick(self.ws, self.study, now - self.last_tick)
         self.last_tick = now
 
@@ -181,24 +225,20 @@ class Driver:
     def _listen(self) -> None:
         """First SIGINT or SIGTERM: finish the step and save. Second: stop now; nothing on disk is left half."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in SIGNALS:
             loop.add_signal_handler(number, self._interrupt)
 
     def _interrupt(self) -> None:
-        if self.draining:
-            self._stop_jobs(self.running, grace_s=0.0)
-            raise SystemExit(130)
-        self.draining = True
-
-
-def stop_requested(ws: Workspace, study: str) -> bool:
-    """Whether somebody asked the study to end."""
-    return (ws.study_dir(study) / STOP_FILE).exists()
-
-
-def request_stop(ws: Workspace, study: str) -> None:
-    """Ask the study to end: whoever drives it stops its jobs, judges what there is and reports."""
-    (ws.study_dir(study) / STOP_FILE).touch()
+        if not self.draining:
+            self.draining = True
+            print("Finishing the step and saving; Ctrl-C again stops at once.", file=sys.stderr, flush=True)
+            return
+        try:
+            started = [row.key for row in jobs.rows(self.ws, self.study) if row.state == STARTED]
+            self._stop_jobs(started, grace_s=0.0)
+        finally:
+            print(f"Stopped. `nightsmith resume {self.study}` goes on from the last checkpoints.", file=sys.stderr)
+            os._exit(130)  # the graph is on disk after every step, so there is nothing to unwind
 
 
 def exit_code(ws: Workspace, study: str, ending: Ending) -> int:

@@ -12,7 +12,7 @@ from nightsmith.agent.services import Services
 from nightsmith.agent.state import State
 from nightsmith.record import approvals, budget, events, studies
 from nightsmith.record.approvals import Envelope
-from nightsmith.record.errors import NightsmithError
+from nightsmith.record.errors import NightsmithError, NotApproved
 from nightsmith.record.workspace import Workspace
 
 Go = Command[Any]
@@ -21,12 +21,12 @@ Go = Command[Any]
 async def interpret(state: State, runtime: Runtime[Services]) -> Go:
     """The planner reads the goal (and what was answered so far). Its words become a spec, questions, or a refusal."""
     ws, study = runtime.context.ws, state["study"]
-    understood = dossier.load(ws, study, "interpretation")
-    if understood is None:
-        text = "\n".join([studies.get(ws, study).goal, *(dossier.load(ws, study, "answers") or [])])
+    understood, answers = dossier.load(ws, study, "interpretation"), dossier.load(ws, study, "answers") or []
+    if understood is None or understood["num_answers"] < len(answers):
+        text = "\n".join([studies.get(ws, study).goal, *answers])
         reading = await runtime.context.planner().interpret(text)
         dossier.add_transcript(ws, study, "interpret", reading.transcript)
-        understood = reading.as_json()
+        understood = {**reading.as_json(), "num_answers": len(answers)}
         dossier.save(ws, study, "interpretation", understood)
         events.append(ws, study, "interpreted", data={k: understood[k] for k in ("status", "reasons")})
     if understood["spec"] is not None:
@@ -42,9 +42,12 @@ async def clarify(state: State, runtime: Runtime[Services]) -> Go:
     """Ask what the planner could not read from the text; the answers join the text and it is read again."""
     ws, study = runtime.context.ws, state["study"]
     understood = dossier.load(ws, study, "interpretation")
-    answers = interrupt({"kind": "question", "questions": understood["questions"]})
-    dossier.save(ws, study, "answers", [*(dossier.load(ws, study, "answers") or []), *answers])
-    (ws.study_dir(study) / "interpretation.json").unlink()
+    given = interrupt({"kind": "question", "questions": understood["questions"]})
+    if not given:
+        return Command(goto="report", update={"ended": dossier.STOPPED})
+    known = dossier.load(ws, study, "answers") or []
+    if len(known) == understood["num_answers"]:  # else a step that was cut off has saved them
+        dossier.save(ws, study, "answers", [*known, *given])
     return Command(goto="interpret")
 
 
@@ -85,6 +88,17 @@ async def approve(state: State, runtime: Runtime[Services]) -> Go:
     budget.open_account(ws, study, given.envelope.budget)
     events.append(ws, study, "approval", data={"by": given.by, "how": given.how, "hash": given.envelope_digest})
     return Command(goto="baseline")
+
+
+def renew(ws: Workspace, study: str) -> None:
+    """Approve the same envelope anew, where the one that was approved has expired meanwhile."""
+    if not budget.is_open(ws, study):
+        return
+    try:
+        with ws.read() as db:
+            approvals.require(db, study, kind="evaluate", time_limit_s=1)
+    except NotApproved:
+        approvals.approve(ws, envelope(ws, study), how="flag")
 
 
 def _blocked(ws: Workspace, study: str, reason: str) -> Go:

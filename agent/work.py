@@ -10,7 +10,8 @@ from nightsmith.agent import dossier
 from nightsmith.agent.plan import StudyPlan, TrialPlan
 from nightsmith.agent.planning import EVALUATE_S, REPORT_S, START_S
 from nightsmith.agent.state import Role, Step
-from nightsmith.record import budget, events, studies
+from nightsmith.record import budget, events, leases, studies
+from nightsmith.record.leases import DeviceKind
 from nightsmith.record.workspace import Workspace
 from nightsmith.tools import registry
 from nightsmith.tools.data.build import BuildDataset, build_dataset
@@ -22,6 +23,8 @@ from nightsmith.trainer.spec import PretrainSpec, RunResult, RunSpec, RunStatus
 
 DEV_ITEMS, DEV_BYTES, SEALED_ITEMS, SEALED_BYTES = 192, 4096, 384, 8192
 """Rows scored, and bytes of each: dev is looked at by every run, sealed once."""
+START_SLACK_S = 3.0
+"""Time passes between asking what is left and reserving it."""
 
 
 def step_of(role: Role, trial: int, seed: int, checkpoint_of: str = "", fold: int = 0) -> Step:
@@ -96,7 +99,7 @@ def finished(ws: Workspace, key: str) -> RunResult:
 
 def time_for(ws: Workspace, study: str, plan: StudyPlan) -> int:
     """Trials that may start now so that confirmation, unsealing and report still fit into the wall-clock budget."""
-    left = budget.balance(ws, study).left.wall_s
+    left = seconds_left(ws, study)
     if left is None:
         return plan.parallel
     trial_s = measured_trial_s(ws, study, plan)
@@ -105,8 +108,19 @@ def time_for(ws: Workspace, study: str, plan: StudyPlan) -> int:
 
 def job_limit_s(ws: Workspace, study: str, plan: StudyPlan) -> float:
     """Time limit of a job that is started now: the plan's, and never more than what is left of the wall clock."""
-    left = budget.balance(ws, study).left.wall_s
-    return plan.job_limit_s if left is None else min(plan.job_limit_s, left)
+    left = seconds_left(ws, study)
+    return plan.job_limit_s if left is None else min(plan.job_limit_s, max(1.0, left - START_SLACK_S))
+
+
+def seconds_left(ws: Workspace, study: str) -> float | None:
+    """Seconds until the wall clock or the deadline of the budget is spent; None without either."""
+    left = budget.balance(ws, study).left
+    return min((s for s in (left.wall_s, left.deadline_s) if s is not None), default=None)
+
+
+def device_kind() -> DeviceKind:
+    """Accelerators where there are any, else CPU cores."""
+    return "cuda" if any(device.startswith("cuda") for device in leases.devices()) else "cpu"
 
 
 def measured_trial_s(ws: Workspace, study: str, plan: StudyPlan) -> float:

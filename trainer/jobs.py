@@ -18,7 +18,7 @@ from typing import Any
 from nightsmith.record import approvals, audit, budget, events, leases
 from nightsmith.record.clock import utc_now
 from nightsmith.record.digest import Contract
-from nightsmith.record.errors import Refused
+from nightsmith.record.errors import NotApproved, Refused
 from nightsmith.record.leases import DeviceKind
 from nightsmith.record.workspace import Workspace
 from nightsmith.trainer import jobrows, runfolder, settlement
@@ -164,7 +164,9 @@ def _intend(db: sqlite3.Connection, request: _Request, folder: Path) -> JobRow:
     row = jobrows.find(db, request.key)
     if row is not None and row.state not in CONTINUED:
         return row
-    approvals.require(db, request.study, kind=request.spec.kind, time_limit_s=request.time_limit_s)
+    approval = approvals.require(db, request.study, kind=request.spec.kind, time_limit_s=request.time_limit_s)
+    if request.role == "manual":
+        _require_named(db, approval, request)
     amount = reservation(
         request.spec, request.role, time_limit_s=request.time_limit_s,
         num_devices=request.num_devices, device_kind=request.device_kind,
@@ -180,6 +182,17 @@ def _intend(db: sqlite3.Connection, request: _Request, folder: Path) -> JobRow:
     jobrows.put(db, intended)
     _record_start(db, intended)
     return intended
+
+
+def _require_named(db: sqlite3.Connection, approval: approvals.Approval, request: _Request) -> None:
+    """A job started by hand is the one that was approved, or repeats one of the study's own."""
+    digest = request.spec.digest()
+    own = db.execute("SELECT spec FROM jobs WHERE study = ?", (request.study,)).fetchall()
+    if approval.envelope.spec_digest != digest and request.spec.model_dump_json() not in {row["spec"] for row in own}:
+        raise NotApproved(
+            f"The approval of {request.study!r} is for other specs than this one ({digest[:12]}). Approve this one: "
+            "--yes on the command line, without --study."
+        )
 
 
 def _spawn(row: JobRow) -> None:
