@@ -23,7 +23,7 @@ def ended(tmp_path_factory):
 
 def test_a_reachable_target_ends_proven_or_met_with_exit_status_0(ended):
     _, finished = ended
-    outcome = [json.loads(line) for line in finished.stdout.splitlines()][-2]
+    outcome = next(e for line in finished.stdout.splitlines() if (e := json.loads(line))["kind"] == "outcome")
     assert (finished.returncode, outcome["kind"]) == (0, "outcome")
     assert outcome["data"]["outcome"] in ("PROVEN", "MET")
 
@@ -72,7 +72,7 @@ def test_resuming_an_ended_study_says_how_it_ended_and_starts_nothing(ended):
     jobs = len(list((bench.workspace / "runs").iterdir()))
     again = bench.run("resume", "s1")
     assert again.returncode == 0
-    assert "ended" in again.stderr
+    assert any(word in again.stdout for word in ("PROVEN", "MET"))
     assert len(list((bench.workspace / "runs").iterdir())) == jobs
 
 
