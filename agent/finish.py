@@ -37,7 +37,7 @@ async def confirm(state: State, runtime: Runtime[Services]) -> Go:
         return Command(goto="report", update={"ended": str(refusal)})
     first = 1000 * (len(confirmed) + 1)
     queue = [step_of("confirmation", number, first + i) for i in range(plan.seeds)]
-    update = {"phase": "confirmation", "candidate": number, "queue": queue, "running": [], "steps": {}}
+    update: dict[str, Any] = {"phase": "confirmation", "candidate": number, "queue": queue, "running": [], "steps": {}}
     return Command(goto="start", update=update)
 
 
@@ -77,10 +77,11 @@ async def report(state: State, runtime: Runtime[Services]) -> dict[str, Any]:
 def conclude(ws: Workspace, study: str, state: State) -> None:
     """Outcome into the record, figures into MLflow, report onto disk. Doing it twice changes nothing."""
     row, ended = studies.get(ws, study), state["ended"]
+    detail: dict[str, Any] = {"reason": ended}
     if row.state == "blocked" or row.outcome == Outcome.BLOCKED:
-        outcome, detail = Outcome.BLOCKED, {"reason": ended}
+        outcome = Outcome.BLOCKED
     elif row.spec is None:
-        outcome, detail = Outcome.STOPPED, {"reason": ended}
+        outcome = Outcome.STOPPED
     else:
         outcome, detail = judging.outcome(ws, study, state["winner"], ended)
     studies.finish(ws, study, outcome.value, detail)

@@ -200,8 +200,8 @@ def seeds_per_side(spec: GoalSpec, devices: int) -> int:
 def plan_calls(spec: GoalSpec, recipe: dict[str, Value]) -> tuple[ToolCall, ...]:
     """The typed calls in order; `$dataset` and `$winner` stand for what the study makes."""
     sources = [d.ref for d in spec.data if d.role == "train"]
-    held_out = {"dev_share": DEV_SHARE, "sealed_share": SEALED_SHARE, "num_folds": NUM_FOLDS}
-    build = with_requests(BuildDataset(sources=tuple(sources), **held_out), spec.pipeline, avoid=spec.avoid)
+    build = BuildDataset(sources=tuple(sources), dev_share=DEV_SHARE, sealed_share=SEALED_SHARE, num_folds=NUM_FOLDS)
+    build = with_requests(build, spec.pipeline, avoid=spec.avoid)
     return (
         *(ToolCall(tool="inspect_data", args={"source": source}) for source in sources),
         ToolCall(tool="build_dataset", args=build.model_dump(mode="json", exclude_defaults=True)),
@@ -232,7 +232,7 @@ def _fit(spec: GoalSpec, machine: Machine, recipe: dict[str, Value], seeds: int,
         raise Blocked(_too_small(cost, steps if fixed_steps else MIN_STEPS, wall, spec))
     if most < steps:
         assumptions.append(f"{most} steps per run instead of {steps}, so that the study fits into its budget.")
-        steps = most
+        steps = int(most)
     if trials is None:
         trials = _trials_that_fit(cost, steps, wall)
         assumptions.append(f"No number of trials is named: at most {trials}.")

@@ -145,7 +145,7 @@ def _batch_lines(batch: Path) -> list[dict[str, str]]:
 
 def _planned(reading: Interpretation, path: Path | None, *, check: bool) -> dict[str, Any]:
     """The answer of `plan --json`: the reading, and for a ready goal the calls and the estimate."""
-    answer = {**reading.as_json(), "plan": None, "estimate": None}
+    answer: dict[str, Any] = {**reading.as_json(), "plan": None, "estimate": None}
     if reading.status != "ready" or reading.spec is None:
         return answer
     try:

@@ -9,8 +9,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
@@ -99,7 +99,8 @@ class Driver:
 
     async def drive(self) -> Ending:
         """Run the study until it ends, waits for a person, or is interrupted. Raises Busy where it is held."""
-        with self._held():
+        with ExitStack() as stack:
+            self._hold(stack)
             self._listen()
             path = str(self.ws.study_dir(self.study) / "graph.db")
             async with AsyncSqliteSaver.from_conn_string(path) as saver:
@@ -107,15 +108,12 @@ class Driver:
             self._show_events()
             return ending
 
-    @contextmanager
-    def _held(self) -> Iterator[None]:
-        """Hold the study. Raises Held where another process drives it."""
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(self.ws.lock(lock_name(self.study)))
-            except Busy as busy:
-                raise Held(str(busy)) from None
-            yield
+    def _hold(self, stack: ExitStack) -> None:
+        """Hold the study for as long as the stack. Raises Held where another process drives it."""
+        try:
+            stack.enter_context(self.ws.lock(lock_name(self.study)))
+        except Busy as busy:
+            raise Held(str(busy)) from None
 
     async def _drive(self, graph: Any) -> Ending:
         config = {"configurable": {"thread_id": self.study}}
@@ -251,5 +249,5 @@ def exit_code(ws: Workspace, study: str, ending: Ending) -> int:
         return 5
     targets = GoalSpec.model_validate(row.spec).targets if row.spec else ()
     open_ended = bool(targets) and all(target.value is None for target in targets)
-    good = {Outcome.PROVEN, Outcome.MET} | ({Outcome.IMPROVED} if open_ended else set())
-    return 0 if outcome in good else 3
+    good = outcome in (Outcome.PROVEN, Outcome.MET) or (outcome is Outcome.IMPROVED and open_ended)
+    return 0 if good else 3

@@ -21,7 +21,8 @@ Go = Command[Any]
 async def interpret(state: State, runtime: Runtime[Services]) -> Go:
     """The planner reads the goal (and what was answered so far). Its words become a spec, questions, or a refusal."""
     ws, study = runtime.context.ws, state["study"]
-    understood, answers = dossier.load(ws, study, "interpretation"), dossier.load(ws, study, "answers") or []
+    understood: Any = dossier.load(ws, study, "interpretation")
+    answers: list[str] = dossier.load(ws, study, "answers") or []
     if understood is None or understood["num_answers"] < len(answers):
         text = "\n".join([studies.get(ws, study).goal, *answers])
         reading = await runtime.context.planner().interpret(text)
@@ -45,7 +46,7 @@ async def clarify(state: State, runtime: Runtime[Services]) -> Go:
     given = interrupt({"kind": "question", "questions": understood["questions"]})
     if not given:
         return Command(goto="report", update={"ended": dossier.STOPPED})
-    known = dossier.load(ws, study, "answers") or []
+    known: list[str] = dossier.load(ws, study, "answers") or []
     if len(known) == understood["num_answers"]:  # else a step that was cut off has saved them
         dossier.save(ws, study, "answers", [*known, *given])
     return Command(goto="interpret")

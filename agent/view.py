@@ -1,6 +1,6 @@
 """A study as it is read: what console, report and planner see of the record. Data only; `history` fills it in."""
 
-from pydantic import AwareDatetime, JsonValue
+from pydantic import AwareDatetime, JsonValue, computed_field
 
 from nightsmith.agent.goal import GoalSpec
 from nightsmith.agent.plan import StudyPlan, TrialPlan
@@ -75,38 +75,45 @@ class TrialView(Contract):
         """The verdict that decides: the confirmation where there is one."""
         return self.confirm or self.screen
 
+    @computed_field
     @property
     def decision(self) -> Decision | None:
         """The deciding verdict's decision."""
         return self.verdict.decision if self.verdict else None
 
+    @computed_field
     @property
     def hypothesis(self) -> str:
         """The planner's words."""
         return self.plan.hypothesis if self.plan else ""
 
+    @computed_field
     @property
     def status(self) -> str:
         """How its own training job ended, or `planned`."""
         own = [job for job in self.jobs if job.role in ("trial", "baseline")]
         return own[-1].status if own else "planned"
 
+    @computed_field
     @property
     def reason(self) -> str:
         """Why it failed, or the rule's sentence."""
         failed = next((job.reason for job in self.jobs if job.reason), "")
         return failed or (self.verdict.reason if self.verdict else "")
 
+    @computed_field
     @property
     def wall_s(self) -> float:
         """Seconds of all its jobs (side by side they overlap)."""
         return sum(job.wall_s for job in self.jobs)
 
+    @computed_field
     @property
     def device_s(self) -> float:
         """Device seconds of all its jobs, CPU and accelerator."""
         return sum(job.cpu_s + 3600 * job.gpu_hours for job in self.jobs)
 
+    @computed_field
     @property
     def num_tokens(self) -> int:
         """Tokens trained on by all its jobs."""

@@ -78,7 +78,7 @@ def test_stop_from_another_terminal_ends_the_study_in_order_with_a_report(tmp_pa
         assert agent.returncode == 3
         assert bench.show()["outcome"] == "STOPPED"
         assert (bench.workspace / "reports" / "s1" / "index.html").is_file()
-        assert len(list((bench.workspace / "runs").iterdir())) == 3
+        assert len(bench.jobs) == 3
 
 
 def test_a_second_terminal_watches_and_starts_nothing(tmp_path):

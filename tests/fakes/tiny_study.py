@@ -51,6 +51,11 @@ class Bench:
         """Where the studies lie."""
         return self.folder / ".nightsmith"
 
+    @property
+    def jobs(self) -> list[Path]:
+        """Run folders, one a job."""
+        return sorted((self.workspace / "runs").glob("*"))
+
     def command(self, *args: str) -> list[str]:
         """A nightsmith command of this workspace."""
         return [sys.executable, "-m", "nightsmith.agent.cli", *args, "--workspace", str(self.workspace)]
