@@ -98,8 +98,8 @@ class Planner:
 
     async def propose(self, request: ProposeRequest) -> tuple[list[Proposal], dict[str, Any]]:
         """Ask for the next trials, at most `request.k`. PlannerConfused when no answer can stand."""
-        turn = _Turn(self, prompting.propose_messages(request), proposals.SCHEMA, PROPOSE_TOKENS * request.k)
-        narrowed = proposals.schema(request.open_changes())
+        turn = _Turn(self, prompting.propose_messages(request), proposals.schema(request.k), PROPOSE_TOKENS * request.k)
+        narrowed = proposals.schema(request.k, request.open_changes())
         return await turn.ask(lambda answer: proposals.expand(answer, request), narrowed), turn.transcript()
 
 

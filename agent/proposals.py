@@ -6,7 +6,7 @@ from pydantic import Field
 
 from nightsmith.agent.plan import Move
 from nightsmith.agent.wire import Wire, WireError
-from nightsmith.record.digest import Contract, canonical_json, sha256
+from nightsmith.record.digest import Contract
 
 Direction = Literal["raise", "lower", "tune"]
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
@@ -119,16 +119,22 @@ class Proposal(Contract):
     """Why it should help; rendered by code from the reason that the planner chose."""
 
 
-def schema(changes: tuple[tuple[str, str], ...] | None = None) -> dict[str, Any]:
-    """JSON schema of an answer; with `changes`, only those (setting, direction) pairs may be chosen (repair turns)."""
+def schema(k: int, changes: tuple[tuple[str, str], ...] | None = None) -> dict[str, Any]:
+    """JSON schema of an answer: k changes, so that no device idles, or one end.
+
+    With `changes`, only those (setting, direction) pairs may be chosen (repair turns).
+    """
     ends = _object({"mv": {"enum": ["confirm", "stop"]}})
     items = (
         [_change(SETTINGS, DIRECTIONS)]
         if changes is None
         else [_change((name,), _ways(changes, name)) for name in dict(changes)]
     )
-    array = {"type": "array", "items": {"anyOf": [*items, ends]}, "minItems": 1, "maxItems": 8}
-    return _object({"t": array})
+    return _object({"t": {"anyOf": [_array({"anyOf": items}, k), _array(ends, 1)]}})
+
+
+def _array(items: dict[str, Any], number: int) -> dict[str, Any]:
+    return {"type": "array", "items": items, "minItems": number, "maxItems": number}
 
 
 def _change(names: Any, ways: tuple[str, ...]) -> dict[str, Any]:
@@ -149,10 +155,6 @@ def _ways(changes: tuple[tuple[str, str], ...], name: str) -> tuple[str, ...]:
 
 def _object(properties: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
-
-
-SCHEMA = schema()
-SCHEMA_DIGEST = sha256(canonical_json(SCHEMA))
 
 
 def expand(wire: Wire, request: ProposeRequest) -> list[Proposal]:

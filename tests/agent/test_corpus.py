@@ -26,7 +26,7 @@ def test_a_seed_fixes_the_corpus_and_every_example_is_a_prompt_with_a_compact_an
         assert example["prompt"].startswith("<|im_start|>system\nYou plan training experiments")
         assert example["prompt"].endswith("<|im_start|>assistant\n")
         assert json.dumps(answer, separators=(",", ":"), ensure_ascii=False) == example["completion"]
-        allowed = proposals.SCHEMA if "t" in answer else wire_schema.SCHEMA
+        allowed = proposals.schema(1) if "t" in answer else wire_schema.SCHEMA
         branches = [allowed, *allowed.get("anyOf", [])]
         assert any(set(answer) <= set(branch.get("properties", {})) for branch in branches)
 

@@ -153,11 +153,19 @@ def test_more_proposals_than_asked_for_are_cut():
     assert len(found) == 1
 
 
+def test_as_many_changes_are_asked_for_as_devices_are_free_or_one_end():
+    _, requests = propose(REQUEST.model_copy(update={"k": 3}), {"t": [RATE_UP, BATCH_DOWN, BATCH_DOWN]})
+    changes, ends = requests[0]["response_format"]["json_schema"]["schema"]["properties"]["t"]["anyOf"]
+    assert (changes["minItems"], changes["maxItems"]) == (3, 3)
+    assert (ends["minItems"], ends["maxItems"]) == (1, 1)
+
+
 def test_a_change_that_failed_before_is_refused_and_the_second_schema_leaves_it_out():
     past = PastTrial(number=1, setting="learning_rate", direction="raise", gain=-0.2, decision="rejected")
     found, requests = propose(REQUEST.model_copy(update={"history": (past,)}), {"t": [RATE_UP]}, {"t": [BATCH_DOWN]})
     assert [(p.setting, p.direction) for p in found] == [("batch_size", "lower")]
-    offered = requests[1]["response_format"]["json_schema"]["schema"]["properties"]["t"]["items"]["anyOf"]
+    answers = requests[1]["response_format"]["json_schema"]["schema"]["properties"]["t"]["anyOf"]
+    offered = answers[0]["items"]["anyOf"]
     rate = next(item for item in offered if item["properties"].get("set") == {"enum": ["learning_rate"]})
     assert rate["properties"]["dir"] == {"enum": ["lower", "tune"]}
 
