@@ -25,7 +25,7 @@ demo: install ## One English goal to an honest verdict: about 6 minutes on 2 cor
 	$(BIN)/nightsmith run "$(GOAL)" --yes
 
 test: install ## The default tests: at most 6 minutes on 2 cores
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-slow: install ## The longer tests as well
 	$(BIN)/python -m pytest
