@@ -28,12 +28,10 @@ def answers() -> tuple[Any, ...]:
 
 
 def facts(bench: tiny_study.Bench) -> dict[str, Any]:
-    """What must not depend on kills: outcome, decisions, job keys, weights."""
+    """What must not depend on kills: outcome, decisions, number of jobs, weights."""
     view = bench.show()
-    jobs = {}
-    for folder in sorted((bench.workspace / "runs").iterdir()):
-        result = json.loads((folder / "result.json").read_text())
-        jobs[folder.name] = (result["status"], result.get("checkpoint_digest"))
+    results = [json.loads((folder / "result.json").read_text()) for folder in bench.jobs]
+    jobs = sorted((result["status"], result["checkpoint_digest"]) for result in results)
     decisions = {trial["number"]: trial["decision"] for trial in view["trials"]}
     return {"outcome": view["outcome"], "decisions": decisions, "jobs": jobs}
 

@@ -21,9 +21,10 @@ def wait_for_jobs(bench: tiny_study.Bench, number: int, *, state: str = "events.
         time.sleep(0.2)
 
 
-def results(bench: tiny_study.Bench) -> dict[str, str]:
-    found = sorted((bench.workspace / "runs").glob("*/result.json"))
-    return {path.parent.name: json.loads(path.read_text())["checkpoint_digest"] for path in found}
+def results(bench: tiny_study.Bench) -> list[tuple[str, str]]:
+    """Status and weights of every job: one more job, or another weight, and the lists differ."""
+    found = [json.loads((folder / "result.json").read_text()) for folder in bench.jobs]
+    return sorted((result["status"], result["checkpoint_digest"]) for result in found)
 
 
 @pytest.fixture(scope="module")
