@@ -18,8 +18,9 @@ def goal(**changes) -> GoalSpec:
 
 
 def test_every_planned_call_is_valid_for_its_tool():
-    for call in study_plan(goal(), Machine(devices=2)).calls:
-        registry.validate(call)
+    calls = study_plan(goal(), Machine(devices=2)).calls
+    assert [call.tool for call in calls] == ["inspect_data", "build_dataset", "pretrain", "evaluate"]
+    assert all(isinstance(registry.validate(call), registry.TOOLS[call.tool].args) for call in calls)
 
 
 def test_seeds_are_at_least_three_and_leave_no_device_idle_in_the_last_round():
