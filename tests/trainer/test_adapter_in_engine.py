@@ -6,7 +6,7 @@ import pytest
 from nightsmith.agent.backends import ChatBackend
 from nightsmith.agent.prompting import chat_text
 from nightsmith.model.planner_server import ensure, stop
-from nightsmith.trainer.sft_adapter import SftConfig, train
+from nightsmith.trainer.adapter import SftConfig, train
 
 WORDS = ["zebra", "anvil", "quartz", "velvet", "zebra", "quartz", "anvil", "velvet"]
 SCHEMA = {

@@ -1,4 +1,4 @@
-"""`python -m nightsmith.trainer.sft_adapter CONFIG.json`: train a LoRA adapter and export it for the engine.
+"""`python -m nightsmith.trainer.adapter CONFIG.json`: train a LoRA adapter and export it for the engine.
 
 Killed or stopped at any point, the same command goes on from the last checkpoint.
 """
@@ -25,7 +25,7 @@ from nightsmith.model.lora_kernels import kernels
 from nightsmith.model.lora_llama import PROJECTIONS, LoraLlama, LoraShape, load_lora_llama
 from nightsmith.model.pull import planner_gguf
 from nightsmith.record.digest import Contract, file_digest
-from nightsmith.trainer.sft import (
+from nightsmith.trainer.adapter_rows import (
     Row,
     batch_order,
     collate,

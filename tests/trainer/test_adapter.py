@@ -15,7 +15,7 @@ from tiny_llama import write_tiny_llama
 from tokenizers import Tokenizer
 
 from nightsmith.record.errors import Damaged
-from nightsmith.trainer.sft import IGNORED, Row, batch_order, collate, common_prefix_len, cosine, read_rows
+from nightsmith.trainer.adapter_rows import IGNORED, Row, batch_order, collate, common_prefix_len, cosine, read_rows
 
 ROWS = st.lists(st.integers(1, 40).map(lambda n: Row(tuple(range(2, 2 + n)), (5, 1))), min_size=1, max_size=60)
 DATA = [
@@ -72,7 +72,7 @@ def write_config(folder: Path, base: Path, out: str) -> Path:
 
 
 def start(config: Path) -> subprocess.Popen[bytes]:
-    argv = [sys.executable, "-m", "nightsmith.trainer.sft_adapter", str(config)]
+    argv = [sys.executable, "-m", "nightsmith.trainer.adapter", str(config)]
     return subprocess.Popen(argv, stdout=subprocess.DEVNULL)
 
 
