@@ -42,7 +42,7 @@ from nightsmith.record.workspace import Workspace
 from nightsmith.tools.data.manifest import Manifest, SourceRecord, read_manifest
 from nightsmith.trainer import jobrows, runfolder
 from nightsmith.trainer.jobrows import JobRow
-from nightsmith.trainer.spec import PretrainSpec, RunResult, RunStatus
+from nightsmith.trainer.spec import RunResult, RunStatus, TrainSpec
 
 _Read = TypeVar("_Read", bound=Contract)
 _NOT_EVIDENCE = (Decision.UNVERIFIED, Decision.TAMPERED)
@@ -134,7 +134,7 @@ def _object(value: Any) -> dict[str, Any]:
 
 
 def _job(ws: Workspace, row: JobRow) -> JobView:
-    trained = row.spec if isinstance(row.spec, PretrainSpec) else None
+    trained = row.spec if isinstance(row.spec, TrainSpec) else None
     known: dict[str, Any] = {
         "key": row.key,
         "role": row.role,

@@ -12,12 +12,13 @@ from nightsmith.evals import evidence, judge, seal, stats
 from nightsmith.evals.suite import Scored, read_scored
 from nightsmith.evals.targets import holds, is_absolute, lower_is_better
 from nightsmith.evals.types import Claim, Decision, Evidence, Outcome, Target, Verdict
+from nightsmith.model.files import found_digest
 from nightsmith.record import studies
 from nightsmith.record.digest import file_digest
 from nightsmith.record.workspace import Workspace
 from nightsmith.trainer import jobs
 from nightsmith.trainer.jobs import JobRow
-from nightsmith.trainer.spec import PretrainSpec, RunResult, RunStatus
+from nightsmith.trainer.spec import PretrainSpec, RunResult, RunStatus, TrainSpec
 
 BASELINE_ROLES = ("baseline", "calibration")
 
@@ -268,14 +269,14 @@ def _evidence(ws: Workspace, row: JobRow) -> Evidence:
     """What the judge asks of one job; every `found` digest is computed from disk now."""
     result = jobs.poll(ws, row.key)
     spec = row.spec
-    suite = spec.dev_suite if isinstance(spec, PretrainSpec) else spec.suite
+    suite = spec.dev_suite if isinstance(spec, TrainSpec) else spec.suite
     assert suite is not None, "studies evaluate every training run"
     status = result.status.value if result else "RUNNING"
     if result is None:
         return Evidence(key=row.key, status=status, suite=suite)
     evaluation = result.evaluation
-    trained = isinstance(spec, PretrainSpec)
-    folder = result.checkpoint if isinstance(spec, PretrainSpec) else spec.checkpoint
+    trained = isinstance(spec, TrainSpec)
+    folder = result.checkpoint if isinstance(spec, TrainSpec) else spec.checkpoint
     return Evidence(
         key=row.key,
         status=f"{status}: {result.reason}" if result.reason else status,
@@ -285,7 +286,7 @@ def _evidence(ws: Workspace, row: JobRow) -> Evidence:
         evaluation=evaluation,
         items_found=_digest(ws.run_dir(row.key) / evaluation.items) if evaluation else None,
         checkpoint_digest=result.checkpoint_digest,
-        checkpoint_found=_digest(Path(folder) / "model.safetensors") if folder else None,
+        checkpoint_found=found_digest(Path(folder)) if folder else None,
         initial_digest=result.initial_digest,
         num_tokens=result.num_tokens,
         train_s=result.train_s,

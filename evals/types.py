@@ -54,7 +54,7 @@ class SuiteSpec(Contract):
     """What is evaluated: one data file, the items taken from it, the window in which the model reads them."""
 
     data: str
-    """Absolute path of a parquet file with columns `row_id` and `text`."""
+    """Absolute path of a parquet file with columns `row_id` and `text`, for `chat` also `messages`."""
     data_digest: str
     """SHA-256 of that file; an evaluation on other bytes is TAMPERED."""
     split: Literal["dev", "sealed"]
@@ -65,6 +65,13 @@ class SuiteSpec(Contract):
     """Bytes scored per item, from its beginning."""
     seq_len: int = Field(default=128, gt=0)
     """Window in tokens; longer items are scored window by window."""
+    kind: Literal["text", "chat"] = "text"
+    """`text`: likelihood of whole texts. `chat`: rows are conversations (column `messages`) whose last assistant turn
+    is the reference answer: its likelihood given what comes before it."""
+    answers: bool = False
+    """Chat only: each prompt is also answered by greedy decoding, for exact match, token F1 and output tokens."""
+    max_new_tokens: int = Field(default=64, gt=0)
+    """Longest answer in tokens."""
 
 
 class EvaluateSpec(Contract):
@@ -73,9 +80,9 @@ class EvaluateSpec(Contract):
     kind: Literal["evaluate"] = "evaluate"
     """Discriminator of the job union."""
     checkpoint: str
-    """Absolute path of the checkpoint folder."""
+    """Absolute path of the checkpoint folder: a whole model, or a LoRA adapter that names its base."""
     checkpoint_digest: str
-    """Digest of the checkpoint as its training run recorded it."""
+    """Digest of its weights (`model.files.weights_digest`), as recorded when it was made or named."""
     suite: SuiteSpec
     """What it is evaluated on."""
 
@@ -88,7 +95,8 @@ class Evaluation(Contract):
     suite_digest: str
     """Digest of the SuiteSpec."""
     items: str
-    """Path of the item scores, relative to the run folder: parquet with `row_id, nll_nats, num_tokens, num_bytes`."""
+    """Path of the item scores, relative to the run folder: parquet with `row_id, nll_nats, num_tokens, num_bytes`, and
+    with answers also `exact_match, token_f1, output_tokens, answer`."""
     items_digest: str
     """SHA-256 of that file."""
     metrics: dict[str, float]

@@ -5,7 +5,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from nightsmith.model.pull import cache_dir
+from nightsmith.model.pull import cache_dir, planner_gguf
 from nightsmith.record.digest import file_digest
 
 
@@ -35,3 +35,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(**source, quantization_config=config, dtype=torch.bfloat16)
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
+
+
+if __name__ == "__main__":
+    print(dequantised(planner_gguf()))

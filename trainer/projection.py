@@ -20,7 +20,7 @@ from nightsmith.record.workspace import Workspace
 from nightsmith.trainer import jobrows, runfolder
 from nightsmith.trainer.jobrows import JobRow
 from nightsmith.trainer.journal import JOURNAL, read_journal
-from nightsmith.trainer.spec import PretrainSpec, RunResult, RunStatus
+from nightsmith.trainer.spec import RunResult, RunStatus, TrainSpec
 
 CURVES = {"loss": "curve/loss", "learning_rate": "curve/learning_rate", "tokens_per_s": "curve/tokens_per_s"}
 """Journal field -> metric. Apart from the result's names: `train/loss` there is a mean over the last steps."""
@@ -186,8 +186,8 @@ def _curves(journal: Path) -> tuple[Point, ...]:
 
 
 def _datasets(row: JobRow) -> tuple[Dataset, ...]:
-    trained = row.spec if isinstance(row.spec, PretrainSpec) else None
-    suite = row.spec.dev_suite if isinstance(row.spec, PretrainSpec) else row.spec.suite
+    trained = row.spec if isinstance(row.spec, TrainSpec) else None
+    suite = row.spec.dev_suite if isinstance(row.spec, TrainSpec) else row.spec.suite
     read = [(trained.data, trained.data_digest, "training")] if trained else []
     read += [(suite.data, suite.data_digest, suite.split)] if suite else []
     return tuple(

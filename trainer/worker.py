@@ -26,9 +26,13 @@ from nightsmith.record.offline import OFFLINE
 from nightsmith.trainer import runfolder
 from nightsmith.trainer.attempt import Attempt, Ended
 from nightsmith.trainer.journal import JOURNAL, Journal
-from nightsmith.trainer.spec import LaunchSpec, PretrainSpec, RunResult, RunSpec, RunStatus
+from nightsmith.trainer.spec import LaunchSpec, RunResult, RunSpec, RunStatus, SftSpec, TrainSpec
 
-RUNNERS = {"pretrain": "nightsmith.trainer.pretrain", "evaluate": "nightsmith.trainer.evaluate"}
+RUNNERS = {
+    "pretrain": "nightsmith.trainer.pretrain",
+    "sft": "nightsmith.trainer.sft",
+    "evaluate": "nightsmith.trainer.evaluate",
+}
 """Kind of job -> module with `run(attempt, spec)`; imported once the attempt is claimed, as torch takes seconds."""
 
 TAKEN = 75
@@ -154,8 +158,9 @@ class Worker:
 
 def require_inputs(spec: RunSpec) -> None:
     """Raise NightsmithError for an absent input now, and not after the seconds that importing torch takes."""
-    if isinstance(spec, PretrainSpec):
+    if isinstance(spec, TrainSpec):
         inputs = [spec.data] + ([spec.dev_suite.data] if spec.dev_suite else [])
+        inputs += [spec.model.path] if isinstance(spec, SftSpec) else []
     else:
         inputs = [spec.checkpoint, spec.suite.data]
     absent = [path for path in inputs if not Path(path).exists()]
