@@ -28,11 +28,7 @@ from nightsmith.trainer.attempt import Attempt, Ended
 from nightsmith.trainer.journal import JOURNAL, Journal
 from nightsmith.trainer.spec import LaunchSpec, RunResult, RunSpec, RunStatus, SftSpec, TrainSpec
 
-RUNNERS = {
-    "pretrain": "nightsmith.trainer.pretrain",
-    "sft": "nightsmith.trainer.sft",
-    "evaluate": "nightsmith.trainer.evaluate",
-}
+RUNNERS = {kind: f"nightsmith.trainer.{kind}" for kind in ("pretrain", "sft", "evaluate")}
 """Kind of job -> module with `run(attempt, spec)`; imported once the attempt is claimed, as torch takes seconds."""
 
 TAKEN = 75
