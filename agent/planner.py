@@ -1,4 +1,4 @@
-"""The planner's two decisions: a goal becomes a spec, a study so far becomes the next trials.
+"""The planner's decisions: a goal becomes a spec, a study so far becomes the next trials, a sentence an utterance.
 
 Code lists literals, renders prompts and rejects what cannot stand; every choice is the model's. An answer that is
 rejected is asked for again, where it cannot recur, then with the exact error. If that fails too, the person is asked,
@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from nightsmith.agent import literals, prompting, proposals, wire, wire_schema
+from nightsmith.agent import conversing, literals, prompting, proposals, wire, wire_schema
+from nightsmith.agent.conversing import ConverseRequest, Utterance
 from nightsmith.agent.goal import GoalSpec
 from nightsmith.agent.proposals import Proposal, ProposeRequest
 from nightsmith.agent.questions import Question
@@ -21,6 +22,7 @@ from nightsmith.record.errors import NightsmithError
 
 INTERPRET_TOKENS = 480
 PROPOSE_TOKENS = 64
+CONVERSE_TOKENS = 48
 """Tokens of an answer at most (propose: for each trial)."""
 Answer = TypeVar("Answer")
 
@@ -101,6 +103,17 @@ class Planner:
         turn = _Turn(self, prompting.propose_messages(request), proposals.schema(request.k), PROPOSE_TOKENS * request.k)
         narrowed = proposals.schema(request.k, request.open_changes())
         return await turn.ask(lambda answer: proposals.expand(answer, request), narrowed), turn.transcript()
+
+    async def converse(self, request: ConverseRequest) -> tuple[Utterance, dict[str, Any]]:
+        """Ask what somebody meant. Where no answer can stand, the utterance is `unknown`."""
+        found = conversing.mentions(request)
+        turn = _Turn(self, prompting.converse_messages(request, found), conversing.schema(), CONVERSE_TOKENS)
+        narrowed = conversing.schema(tuple(mention.id for mention in found), request.known_settings())
+        try:
+            said = await turn.ask(lambda answer: conversing.expand(answer, request, found), narrowed)
+        except PlannerConfused:
+            said = Utterance(kind="unknown")
+        return said, turn.transcript()
 
 
 @dataclass

@@ -5,13 +5,15 @@ from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from nightsmith.agent import conversing
+from nightsmith.agent.conversing import ConverseRequest, Mention
 from nightsmith.agent.literals import Candidate, windows
 from nightsmith.agent.proposals import ProposeRequest
 
 Message = dict[str, str]
 """One chat message: role and content."""
-_FENCE_RE = re.compile(r"</?goal>|<\|[a-z_]+\|>", re.IGNORECASE)
-"""What a goal must not contain in a prompt: its own fence, and the chat template's control tokens."""
+_FENCE_RE = re.compile(r"</?(?:goal|said)>|<\|[a-z_]+\|>", re.IGNORECASE)
+"""What a text must not contain in a prompt: a fence, and the chat template's control tokens."""
 
 
 @cache
@@ -46,14 +48,23 @@ def propose_messages(request: ProposeRequest) -> list[Message]:
     )
 
 
+def converse_messages(request: ConverseRequest, mentions: tuple[Mention, ...]) -> list[Message]:
+    """Messages that ask what somebody meant."""
+    said = _FENCE_RE.sub(" ", conversing.shown(request.text))
+    lines = [_FENCE_RE.sub(" ", mention.line) for mention in mentions]
+    numbers = request.trials
+    trials = f"trials {min(numbers)}-{max(numbers)}" if numbers else "no trials" if request.study else "no study"
+    return _messages("converse", system="converse_system", said=said, trials=trials, mentions=lines)
+
+
 def repair_messages(answer: str, error: str) -> list[Message]:
     """The turn after an answer that cannot stand: the answer, and what is wrong with it."""
     return [{"role": "assistant", "content": answer}, {"role": "user", "content": f"Error: {error} Answer again."}]
 
 
-def _messages(name: str, **values: object) -> list[Message]:
+def _messages(name: str, system: str = "system", **values: object) -> list[Message]:
     return [
-        {"role": "system", "content": _render("system")},
+        {"role": "system", "content": _render(system)},
         {"role": "user", "content": _render(name, **values)},
     ]
 
