@@ -71,6 +71,7 @@ def _read(text: str) -> list[Reading]:
     """All readings of one window. Opaque texts come first: digits in a path, a model name or a time are no numbers."""
     zones = list(calendar_readings.zones(text))
     fixed = [*phrases.quoted(text), *zones]
+    fixed += phrases.generated(_mask(text, fixed))
     fixed += phrases.paths(_mask(text, fixed))
     fixed += [*phrases.models(_mask(text, fixed)), *phrases.benchmarks(_mask(text, fixed))]
     times = [*calendar_readings.times(_mask(text, fixed)), *calendar_readings.dates(text)]
@@ -312,7 +313,23 @@ def _decimal_comma(masked: str, _: str) -> Iterator[Reading]:
         yield from _derived(base, value, None, masked)
 
 
-NUMBER_RULES: tuple[Callable[[str, str], Iterator[Reading]], ...] = (_compound, _decimal_comma, _numbers)
+_OUT_OF_RE = re.compile(
+    rf"(?P<part>{_NUMBER})(?:\s?/\s?| out of (?:every )?| in (?=\w+ (?:answers?|items?|questions?|cases?|right)))"
+    rf"(?P<whole>{_NUMBER}|(?<=/)\d+)",
+    re.IGNORECASE,
+)
+
+
+def _out_of(masked: str, text: str) -> Iterator[Reading]:
+    """Shares as counts: "85 out of 100", "17/20"."""
+    for match in _OUT_OF_RE.finditer(masked):
+        part, whole = _value(match["part"]), _value(match["whole"])
+        if 0 <= part <= whole and whole > 1:
+            span = match.start(), match.start() + len(match.group().rstrip())
+            yield Reading("number", _tidy(part / whole), span, "count out of a whole", "share", text[slice(*span)])
+
+
+NUMBER_RULES: tuple[Callable[[str, str], Iterator[Reading]], ...] = (_compound, _decimal_comma, _out_of, _numbers)
 
 
 def _any_amount(masked: str) -> Iterator[Reading]:

@@ -16,10 +16,16 @@ _PATH_RE = re.compile(
       [A-Za-z]:\\[^\s"'`,;]+ |
       [\w*?@.\[\]{{}}][\w*?@.=\[\]{{}}-]*(?:/[\w*?@.=\[\]{{}}-]+)+/? |
       [\w*?-][\w*?.-]*/(?=[\s,.;:!?)]|$) |
-      [\w*?\[-][\w*?.\[\]-]*\.(?:{lexicon.EXTENSIONS})(?:\.(?:gz|zst|bz2))?(?![\w/])
+      [\w*?\[-][\w*?.\[\]&+-]*\.(?:{lexicon.EXTENSIONS})(?:\.(?:gz|zst|bz2))?(?![\w/])
     )""",
     re.VERBOSE,
 )
+_GENERATED_RE = re.compile(
+    r"(?<![\w/])reasoning[-_]gym:\w+(?:\?[\w.+-]+=[\w.,+\[\]-]*(?:&[\w.+-]+=[\w.,+\[\]-]*)*)?", re.IGNORECASE
+)
+    r"(?<![\w/])reasoning[-_]gym:\w+(?:\?[\w.,+-]+=[\w.,+\[\]-]*(?:&[\w.+-]+=[\w.,+\[\]-]*)*)?", re.IGNORECASE
+)
+"""A generating source with its parameters."""
 _KEY_RE = re.compile(r"(?:data|dataset|corpus|source|path|file|input|train|eval|from|on)=")
 _NOT_PATH_RE = re.compile(
     r"^(?:and/or|or/and|[\d.]+/[\d.]+|w/o?|n/a|tokens?/s\w*|(?:gpu|gpus|cpu)/\w+|yes/no|i/o|he/she|km/h|24/7|"
@@ -119,6 +125,13 @@ def paths(text: str) -> Iterator[Reading]:
         value = value[start - match.start() :]
         if value and not _NOT_PATH_RE.match(value) and re.search(r"[A-Za-z*]", value):
             yield _text((start, start + len(value)), value, "path")
+
+
+def generated(text: str) -> Iterator[Reading]:
+    """Generating sources by reference, `reasoning-gym:<task>?<parameter>=<value>&…`, whole."""
+    for match in _GENERATED_RE.finditer(text):
+        value = match.group().rstrip(".,")
+        yield _text((match.start(), match.start() + len(value)), value, "path")
 
 
 def models(text: str) -> Iterator[Reading]:

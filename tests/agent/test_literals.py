@@ -49,6 +49,9 @@ def test_the_demo_goal_offers_its_data_threshold_trials_and_time():
         (".15 below the baseline", 0.15),
         ("undercut the baseline by 0.12", -0.12),
         ("3.41 bits per byte", 3.41),
+        ("85 out of 100 answers", 0.85),
+        ("17/20 right", 0.85),
+        ("four out of five", 0.8),
     ],
 )
 def test_a_number_is_read_in_every_sense_that_its_words_allow(goal: str, value: float):
@@ -108,6 +111,9 @@ def test_recurrences_are_cron_lines_with_sunday_as_zero(goal: str, cron: str):
         "s3://lake/crawl/2026/*.parquet",
         "tickets.parquet",
         "src/**/*.py",
+        "Fragen&Antworten.csv",
+        "reasoning-gym:chain_sum",
+        "reasoning-gym:leg_counting?max_animals=3&min_animals=1",
         "Qwen/Qwen3-1.7B",
         "Qwen3-0.6B",
         "Mistral Small 4",
@@ -129,6 +135,12 @@ def test_quoted_text_is_one_literal_even_with_numbers_in_it():
 
 def test_digits_inside_names_and_paths_are_not_numbers():
     assert values("evaluate Qwen3-0.6B on data/v2/part-007.jsonl", "number") == []
+
+
+def test_parameters_of_a_generated_source_are_no_numbers_of_the_goal():
+    goal = "Fine-tune ~/m on reasoning-gym:chain_sum?max_terms=2 until exact match is at least 60 %."
+    assert values(goal, "number") == [0.6]
+    assert values("keep 90/10 of it", "number") == [90.0, 10.0]
 
 
 def test_money_carries_its_currency():
