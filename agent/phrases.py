@@ -23,8 +23,6 @@ _PATH_RE = re.compile(
 _GENERATED_RE = re.compile(
     r"(?<![\w/])reasoning[-_]gym:\w+(?:\?[\w.+-]+=[\w.,+\[\]-]*(?:&[\w.+-]+=[\w.,+\[\]-]*)*)?", re.IGNORECASE
 )
-    r"(?<![\w/])reasoning[-_]gym:\w+(?:\?[\w.,+-]+=[\w.,+\[\]-]*(?:&[\w.+-]+=[\w.,+\[\]-]*)*)?", re.IGNORECASE
-)
 """A generating source with its parameters."""
 _KEY_RE = re.compile(r"(?:data|dataset|corpus|source|path|file|input|train|eval|from|on)=")
 _NOT_PATH_RE = re.compile(
