@@ -140,7 +140,7 @@ def test_digits_inside_names_and_paths_are_not_numbers():
 def test_parameters_of_a_generated_source_are_no_numbers_of_the_goal():
     goal = "Fine-tune ~/m on reasoning-gym:chain_sum?max_terms=2 until exact match is at least 60 %."
     assert values(goal, "number") == [0.6]
-    assert values("keep 90/10 of it", "number") == [90.0, 10.0]
+    assert values("split it 90/10", "number") == [90.0, 10.0]
 
 
 def test_money_carries_its_currency():
