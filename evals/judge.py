@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from nightsmith.evals import stats
-from nightsmith.evals.stats import Effect
+from nightsmith.evals.effects import Effect, ShareEffect
 from nightsmith.evals.suite import Scored
 from nightsmith.evals.targets import holds, is_absolute, lower_is_better, related
 from nightsmith.evals.types import (
@@ -45,10 +45,15 @@ class _Comparison:
     metric: MetricName
     targets: Sequence[Target]
     guardrails: Sequence[Target]
+    fixed: bool = False
+    """Whether the baseline is one model that no seed was used for."""
 
     def observed(self, target: Target) -> float | None:
         """The targeted quantity on the means over seeds; None where these items do not measure it."""
-        if target.metric not in stats.METRICS or target.task or target.relative_to not in (None, "baseline"):
+        runs = (*self.candidates, *self.baseline)
+        if target.task or target.relative_to not in (None, "baseline"):
+            return None
+        if not all(stats.measures(run.items, target.metric) for run in runs):
             return None
         means = [
             float(np.mean([stats.value(run.items, target.metric) for run in side]))
@@ -117,25 +122,34 @@ def screen(
     metric: MetricName,
     targets: Sequence[Target] = (),
     guardrails: Sequence[Target] = (),
+    fixed: bool = False,
 ) -> Verdict:
     """One dev run of a changed recipe against the baseline's seeds. Never promotes: it tells what is worth confirming.
 
     REJECTED where the run is credibly worse (one-sided 95 %), else INCONCLUSIVE; `promising` where it is credibly
     better than a further seed of the baseline would be, and keeps the guardrails.
+
+    Args:
+        candidate: the run.
+        baseline: the baseline's runs; with `fixed` the one evaluation of a model that is not trained by the study.
+        metric: what is compared.
+        targets: the goal's targets, for `meets_target`.
+        guardrails: the goal's guardrails.
+        fixed: whether the baseline has no seeds; then only the choice of items is by chance, paired item by item.
     """
-    case = _Comparison([candidate], baseline, metric, targets, guardrails)
+    case = _Comparison([candidate], baseline, metric, targets, guardrails, fixed)
     if unfit := _unfit(case):
         return unfit
-    if len(baseline) < MIN_SEEDS:
+    if not fixed and len(baseline) < MIN_SEEDS:
         reason = f"The baseline has {len(baseline)} of the {MIN_SEEDS} seeds that its noise is estimated from."
         return case.verdict(Decision.INCONCLUSIVE, "screen", reason)
-    effect = stats.screen_effect(candidate.items, [run.items for run in baseline], metric)
+    effect, noise = _effect(case, screening=True), "item noise" if fixed else "seed noise"
     if case.p_worse(effect) < LEVEL:
-        return case.verdict(Decision.REJECTED, "screen", "worse, beyond seed noise", effect=effect, alpha=LEVEL)
+        return case.verdict(Decision.REJECTED, "screen", f"worse, beyond {noise}", effect=effect, alpha=LEVEL)
     if case.p_better(effect) >= LEVEL:
-        return case.verdict(Decision.INCONCLUSIVE, "screen", "within seed noise", effect=effect, alpha=LEVEL)
+        return case.verdict(Decision.INCONCLUSIVE, "screen", f"within {noise}", effect=effect, alpha=LEVEL)
     kept = all(check.kept for check in case.checks())
-    reason = "better, beyond seed noise; " + ("worth confirming" if kept else "but a guardrail is not kept")
+    reason = f"better, beyond {noise}; " + ("worth confirming" if kept else "but a guardrail is not kept")
     return case.verdict(Decision.INCONCLUSIVE, "screen", reason, effect=effect, alpha=LEVEL, promising=kept)
 
 
@@ -148,25 +162,30 @@ def confirm(
     screened: Iterable[str] = (),
     targets: Sequence[Target] = (),
     guardrails: Sequence[Target] = (),
+    fixed: bool = False,
 ) -> Verdict:
     """The recipe claim: fresh seeds of the candidate against the baseline's seeds, at the level that was spent for it.
 
     Args:
         candidates: fresh runs of the candidate, at least MIN_SEEDS.
-        baseline: runs of the baseline, at least MIN_SEEDS.
+        baseline: runs of the baseline, at least MIN_SEEDS; with `fixed` the one evaluation of the reference model.
         metric: what is compared.
         alpha: level of this confirmation (`stats.spend_alpha`).
         screened: digests of the checkpoints that the candidate was chosen by: they may not count again.
         targets: the goal's targets, for `meets_target`.
         guardrails: the goal's guardrails; a broken one rejects, one that cannot be measured leaves it open.
+        fixed: whether the baseline is one model without seeds; the candidate needs its seeds all the same.
     """
-    case = _Comparison(candidates, baseline, metric, targets, guardrails)
+    case = _Comparison(candidates, baseline, metric, targets, guardrails, fixed)
     if unfit := _unfit(case, frozenset(screened)):
         return unfit
-    if min(len(candidates), len(baseline)) < MIN_SEEDS:
+    if fixed and len(candidates) < MIN_SEEDS:
+        reason = f"{len(candidates)} fresh seeds: a recipe claim needs {MIN_SEEDS} of the candidate."
+        return case.verdict(Decision.INCONCLUSIVE, "confirm", reason, alpha=alpha)
+    if not fixed and min(len(candidates), len(baseline)) < MIN_SEEDS:
         reason = f"{len(candidates)} fresh seeds against {len(baseline)}: a recipe claim needs {MIN_SEEDS} a side."
         return case.verdict(Decision.INCONCLUSIVE, "confirm", reason, alpha=alpha)
-    effect = stats.confirm_effect([run.items for run in candidates], [run.items for run in baseline], metric)
+    effect = _effect(case, screening=False)
     decision, reason = _confirmed(case, effect, alpha)
     return case.verdict(decision, "confirm", reason, effect=effect, alpha=alpha)
 
@@ -204,6 +223,15 @@ def outcome(claims: Sequence[Claim], *, promoted: bool, targets: Sequence[Target
     return Outcome.IMPROVED if promoted else Outcome.NOT_MET
 
 
+def _effect(case: _Comparison, *, screening: bool) -> Effect:
+    candidates, baseline = ([run.items for run in side] for side in (case.candidates, case.baseline))
+    if case.fixed:
+        return stats.fixed_effect(candidates, baseline[0], case.metric)
+    if screening:
+        return stats.screen_effect(candidates[0], baseline, case.metric)
+    return stats.confirm_effect(candidates, baseline, case.metric)
+
+
 def _confirmed(case: _Comparison, effect: Effect, alpha: float) -> tuple[Decision, str]:
     checks = case.checks()
     if case.p_worse(effect) < LEVEL:
@@ -226,7 +254,9 @@ def _unfit(case: _Comparison, screened: frozenset[str] = frozenset()) -> Verdict
     sides, runs = (case.candidates, case.baseline), (*case.candidates, *case.baseline)
     if not case.candidates or not case.baseline:
         return verdict(Decision.UNVERIFIED, "There is no run to compare on one of the sides.")
-    if case.metric not in stats.METRICS:
+    if case.fixed and len(case.baseline) > 1:
+        return verdict(Decision.UNVERIFIED, f"A fixed reference is one evaluation, not {len(case.baseline)}.")
+    if not all(stats.measures(run.items, case.metric) for run in runs):
         return verdict(Decision.UNVERIFIED, f"Item scores do not measure {case.metric}.")
     if len({run.evaluation.suite_digest for run in runs}) > 1 or not all(_same_items(runs[0], run) for run in runs):
         return verdict(Decision.TAMPERED, "The runs were not evaluated on the same suite and items.")
@@ -246,19 +276,28 @@ def _same_items(one: Scored, other: Scored) -> bool:
     )
 
 
-def _claim_effect(candidate: Scored, reference: Scored | None, target: Target) -> Effect:
-    if target.metric not in stats.METRICS:
-        raise NotComparable(f"Items do not measure {target.metric}; they measure {', '.join(stats.METRICS)}.")
+def _claim_effect(candidate: Scored, reference: Scored | None, target: Target) -> Effect | ShareEffect:
+    if not stats.measures(candidate.items, target.metric):
+        measured = ", ".join(metric for metric in stats.METRICS if stats.measures(candidate.items, metric))
+        raise NotComparable(f"Items do not measure {target.metric}; they measure {measured}.")
     if len(candidate.items) < 2:
         raise NotComparable("A bound needs at least two sealed items; reserve a larger fold when the data are built.")
-    figure = stats.point(candidate.items, target.metric)
-    if not is_absolute(target):
-        if reference is None:
-            raise NotComparable(f"The target {target.op} {target.value} is relative; evaluate its reference as well.")
-        if candidate.evaluation.suite_digest != reference.evaluation.suite_digest or not _same_items(
-            candidate, reference
-        ):
-            raise NotComparable("Candidate and reference were evaluated on different items; evaluate both on one fold.")
-        relate = stats.ratio if target.relation == "ratio" and target.value is not None else stats.difference
-        figure = relate(figure, stats.point(reference.items, target.metric))
-    return stats.item_effect(figure)
+    if is_absolute(target):
+        return stats.own_effect(candidate.items, target.metric)
+    if reference is None or not stats.measures(reference.items, target.metric):
+        raise NotComparable(f"The target {target.op} {target.value} is relative; evaluate its reference as well.")
+    if candidate.evaluation.suite_digest != reference.evaluation.suite_digest or not _same_items(candidate, reference):
+        raise NotComparable("Candidate and reference were evaluated on different items; evaluate both on one fold.")
+    return _paired_effect(candidate, reference, target)
+
+
+def _paired_effect(candidate: Scored, reference: Scored, target: Target) -> Effect:
+    figures = [stats.point(run.items, target.metric) for run in (candidate, reference)]
+    if target.relation != "ratio" or target.value is None:
+        return stats.item_effect(stats.difference(*figures))
+    if figures[1].value == 0:
+        raise NotComparable(
+            f"The reference's {target.metric} is 0, and nothing is a multiple of it; state the target as a value or as "
+            "a difference."
+        )
+    return stats.item_effect(stats.ratio(*figures))

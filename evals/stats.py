@@ -10,16 +10,21 @@ same items, so that pairing is kept.
 Seeds are the second source of chance: a recipe trained again gives another metric. Their deviation is estimated from
 runs of several seeds and added to the item part. Both are variances of the same observed figures, so the item noise
 that is particular to one seed is counted twice: intervals are a little too wide, never too narrow.
+
+Exact match and token F1 are shares: means over items that lie in 0..1, often all 0 or all 1, where the observed
+variance says nothing. A share by itself gets the bound of Clopper and Pearson (1934). Differences and ratios get half
+an item more of each possible pair of outcomes in their variance (Agresti and Min 2005, "Simple improved confidence
+intervals for comparing matched proportions", Statistics in Medicine 24), so that no bound is the estimate itself
+because all items agree.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from importlib import import_module
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from nightsmith.evals.effects import Effect, Noise, ShareEffect
 from nightsmith.evals.suite import Floats, Items
 
 
@@ -27,18 +32,25 @@ from nightsmith.evals.suite import Floats, Items
 class Metric:
     """g(Σ numerator / Σ denominator) over items."""
 
-    numerator: Callable[[Items], Floats]
+    numerator: Callable[[Items], Floats | None]
+    """None where the items do not have it."""
     denominator: Callable[[Items], Floats]
-    transform: Callable[[float], float]
+    transform: Callable[[float], float] = float
     """g"""
-    derivative: Callable[[float], float]
+    derivative: Callable[[float], float] = lambda _: 1.0
     """g'"""
+    extremes: Callable[[float], tuple[float, float]] | None = None
+    """Where items can agree by chance: the values between which an item may lie, given the mean over items."""
 
 
 def _exp(x: float) -> float:
     return (
         math.exp(x) if x < 700 else math.inf
     )  # the judge refuses infinite metrics by name; an overflow would hide them
+
+
+def _ones(items: Items) -> Floats:
+    return np.ones(len(items))
 
 
 METRICS: dict[str, Metric] = {
@@ -48,9 +60,15 @@ METRICS: dict[str, Metric] = {
         lambda r: r / math.log(2),
         lambda _: 1 / math.log(2),
     ),
-    "loss": Metric(lambda items: items.nll_nats, lambda items: items.num_tokens, lambda r: r, lambda _: 1.0),
+    "loss": Metric(lambda items: items.nll_nats, lambda items: items.num_tokens),
     "perplexity": Metric(lambda items: items.nll_nats, lambda items: items.num_tokens, _exp, _exp),
+    "exact_match": Metric(lambda items: items.exact_match, _ones, extremes=lambda _: (0.0, 1.0)),
+    "token_f1": Metric(lambda items: items.token_f1, _ones, extremes=lambda _: (0.0, 1.0)),
+    # No answer is longer than twice the mean: an assumption, which only matters where all answers are equally long.
+    "output_tokens": Metric(lambda items: items.output_tokens, _ones, extremes=lambda mean: (0.0, 2 * mean)),
 }
+SHARES = frozenset({"exact_match", "token_f1"})
+"""Metrics whose items lie in 0..1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,110 +77,83 @@ class Point:
 
     value: float
     influence: Floats
+    unseen: Floats = field(default_factory=lambda: np.empty(0))
+    """Influences of the outcomes that are added to the variance, as if two items more were spread over them."""
 
     @property
     def item_variance(self) -> float:
         """Sampling variance over items: infinite where there are fewer than two."""
         k = len(self.influence)
-        return float(np.var(self.influence, ddof=1)) / k if k > 1 else math.inf
+        if k < 2:
+            return math.inf
+        added = 2 * float(np.mean(self.unseen**2)) / (k - 1) if len(self.unseen) else 0.0
+        return (float(np.var(self.influence, ddof=1)) + added) / k
 
 
-@dataclass(frozen=True)
-class Effect:
-    """An estimate with a t interval."""
-
-    estimate: float
-    se: float
-    """Standard error, in the estimate's unit."""
-    df: int
-    """Degrees of freedom."""
-    n: int
-    """Items it rests on."""
-
-    def lower(self, level: float = 0.05) -> float:
-        """One-sided lower bound: the true value lies below it with probability `level`."""
-        return self.estimate - t_quantile(1 - level, self.df) * self.se
-
-    def upper(self, level: float = 0.05) -> float:
-        """One-sided upper bound: the true value lies above it with probability `level`."""
-        return self.estimate + t_quantile(1 - level, self.df) * self.se
-
-    def interval(self, level: float = 0.05) -> tuple[float, float]:
-        """Two-sided interval that misses the true value with probability `level`."""
-        return self.lower(level / 2), self.upper(level / 2)
-
-    def p_above(self, threshold: float = 0.0) -> float:
-        """One-sided p-value of "the true value is not above the threshold". 1 where no variation was seen at all."""
-        if self.se == 0:
-            return 1.0
-        return t_tail((self.estimate - threshold) / self.se, self.df)
-
-    def p_below(self, threshold: float = 0.0) -> float:
-        """One-sided p-value of "the true value is not below the threshold"."""
-        return Effect(-self.estimate, self.se, self.df, self.n).p_above(-threshold)
-
-
-@dataclass(frozen=True)
-class Noise:
-    """How much one recipe varies from seed to seed."""
-
-    mean: float
-    deviation: float
-    """Sample standard deviation over seeds; 0 for a single seed."""
-    df: int
-    """Seeds - 1."""
-
-
-def t_quantile(probability: float, df: float) -> float:
-    """Quantile of Student's t."""
-    return float(_scipy_special().stdtrit(df, probability))
-
-
-def t_tail(t: float, df: float) -> float:
-    """P(T > t) of Student's t."""
-    return float(_scipy_special().stdtr(df, -t))
-
-
-def _scipy_special() -> Any:
-    # Loaded when first needed, and not scipy.stats, which takes ten times as long; untyped, as scipy ships no stubs.
-    return import_module("scipy.special")
+def measures(items: Items, metric: str) -> bool:
+    """Whether the items give this metric."""
+    return metric in METRICS and METRICS[metric].numerator(items) is not None
 
 
 def value(items: Items, metric: str) -> float:
-    """The metric over all items."""
-    rule = METRICS[metric]
-    return rule.transform(float(rule.numerator(items).sum() / rule.denominator(items).sum()))
+    """The metric over all items. Raises KeyError where they do not give it."""
+    num, den = _parts(items, metric)
+    return METRICS[metric].transform(float(num.sum() / den.sum()))
 
 
 def point(items: Items, metric: str) -> Point:
     """The metric and each item's influence on it (module docstring)."""
-    rule = METRICS[metric]
-    num, den = rule.numerator(items), rule.denominator(items)
+    rule, (num, den) = METRICS[metric], _parts(items, metric)
     r = float(num.sum() / den.sum())
-    return Point(rule.transform(r), rule.derivative(r) * (num - r * den) / float(den.mean()))
+    slope = rule.derivative(r)
+    unseen = np.array(rule.extremes(r)) - r if rule.extremes else np.empty(0)
+    return Point(rule.transform(r), slope * (num - r * den) / float(den.mean()), slope * unseen)
+
+
+def _parts(items: Items, metric: str) -> tuple[Floats, Floats]:
+    num = METRICS[metric].numerator(items)
+    if num is None:
+        raise KeyError(f"these items do not give {metric}: nothing was generated for them")
+    return num, METRICS[metric].denominator(items)
 
 
 def mean(points: Sequence[Point]) -> Point:
     """Mean over seeds evaluated on the same items."""
     influence: Floats = np.stack([p.influence for p in points]).sum(axis=0) / len(points)
-    return Point(float(np.mean([p.value for p in points])), influence)
+    unseen: Floats = np.stack([p.unseen for p in points]).mean(axis=0)
+    return Point(float(np.mean([p.value for p in points])), influence, unseen)
 
 
 def difference(candidate: Point, reference: Point) -> Point:
     """Candidate - reference, paired by item."""
-    return Point(candidate.value - reference.value, candidate.influence - reference.influence)
+    return Point(
+        candidate.value - reference.value,
+        candidate.influence - reference.influence,
+        np.subtract.outer(candidate.unseen, reference.unseen).ravel(),
+    )
 
 
 def ratio(candidate: Point, reference: Point) -> Point:
     """Candidate / reference, paired by item, by the delta method. Raises ZeroDivisionError for a reference of 0."""
     r = candidate.value / reference.value
-    return Point(r, (candidate.influence - r * reference.influence) / reference.value)
+    return Point(
+        r,
+        (candidate.influence - r * reference.influence) / reference.value,
+        np.subtract.outer(candidate.unseen, r * reference.unseen).ravel() / reference.value,
+    )
 
 
 def item_effect(figure: Point) -> Effect:
     """A figure of fixed checkpoints: only the choice of items is by chance."""
     k = len(figure.influence)
     return Effect(figure.value, math.sqrt(figure.item_variance), max(k - 1, 1), k)
+
+
+def own_effect(items: Items, metric: str) -> Effect | ShareEffect:
+    """The metric of one checkpoint by itself."""
+    if metric in SHARES:
+        return ShareEffect(value(items, metric), len(items))
+    return item_effect(point(items, metric))
 
 
 def noise(values: Sequence[float]) -> Noise:
@@ -204,6 +195,19 @@ def confirm_effect(candidates: Sequence[Items], baseline: Sequence[Items], metri
     welch = sum(n.deviation**2 / c for n, c in zip(noises, counts, strict=True))
     k = len(diff.influence)
     return Effect(diff.value, math.sqrt(max(pooled, welch) + diff.item_variance), min(df, k - 1), k)
+
+
+def fixed_effect(candidates: Sequence[Items], reference: Items, metric: str) -> Effect:
+    """Fresh seeds of the candidate, or one run, against a reference that is one model: candidate - reference.
+
+    The reference has no seeds: se² = s² / n + item variance of the paired difference, s of the candidate; df = n - 1.
+    Of one run no seed noise is known: the effect is that of this checkpoint, not of its recipe, and df is the items'.
+    """
+    points = [point(items, metric) for items in candidates]
+    diff = difference(mean(points), point(reference, metric))
+    seeds, k = noise([p.value for p in points]), len(reference)
+    se = math.sqrt(seeds.deviation**2 / len(points) + diff.item_variance)
+    return Effect(diff.value, se, min(seeds.df, k - 1) if seeds.df else k - 1, k)
 
 
 def spend_alpha(study: int, confirmations: int = 3, total: float = 0.05) -> float:

@@ -1,6 +1,7 @@
 """Suites as files: which rows are scored, and the item scores that an evaluation left behind. Torch-free."""
 
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightsmith.evals.types import Evaluation, SuiteSpec
+from nightsmith.model.chat_rows import Message, parse_messages
 from nightsmith.record.digest import file_digest
 from nightsmith.record.errors import Damaged
 
 Floats = NDArray[np.float64]
 COLUMNS = ("row_id", "nll_nats", "num_tokens", "num_bytes")
+ANSWER_COLUMNS = ("exact_match", "token_f1", "output_tokens")
+"""Figures of generated answers; beside them stands the column `answer`."""
 
 
 class EvidenceMissing(Damaged):
@@ -33,6 +37,14 @@ class Row:
     """At most `max_bytes` bytes of the text's UTF-8, cut without regard to characters (the model is byte-level)."""
 
 
+@dataclass(frozen=True)
+class ChatRow:
+    """One conversation of a suite; its last turn is the reference answer."""
+
+    row_id: str
+    messages: tuple[Message, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Items:
     """Scores of the items (documents) of a suite, one entry an item, held in the order of their row ids.
@@ -42,20 +54,27 @@ class Items:
 
     row_id: NDArray[np.str_]
     nll_nats: Floats
-    """Negative log-likelihood of the item's bytes, summed, in nats."""
+    """Negative log-likelihood of the item's bytes (chat: of its answer), summed, in nats."""
     num_tokens: Floats
     num_bytes: Floats
+    exact_match: Floats | None = None
+    """1 where the generated answer is the reference answer, else 0 (`evals.answers`); null: nothing was generated."""
+    token_f1: Floats | None = None
+    output_tokens: Floats | None = None
+    """Tokens of the generated answer, its stop token not counted."""
+    answer: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         row_id = np.asarray(self.row_id, dtype=np.str_)
         order = np.argsort(row_id, kind="stable")
-        for column in fields(self)[1:]:
-            values = np.asarray(getattr(self, column.name), dtype=np.float64)
-            if values.shape != row_id.shape:
-                raise ValueError(
-                    f"{column.name} has {values.size} entries for {row_id.size} row ids; one each is needed."
-                )
-            object.__setattr__(self, column.name, values[order])
+        for name in (*COLUMNS[1:], *ANSWER_COLUMNS):
+            if getattr(self, name) is not None:
+                values = np.asarray(getattr(self, name), dtype=np.float64)
+                _require_one_each(name, values.size, row_id.size)
+                object.__setattr__(self, name, values[order])
+        if self.answer is not None:
+            _require_one_each("answer", len(self.answer), row_id.size)
+            object.__setattr__(self, "answer", tuple(self.answer[int(i)] for i in order))
         object.__setattr__(self, "row_id", row_id[order])
         if len(np.unique(row_id)) != len(row_id):
             raise ValueError("a row id occurs twice among the items; ids name one row each.")
@@ -79,11 +98,32 @@ def select_rows(suite: SuiteSpec) -> list[Row]:
 
     Raises EvidenceMissing without the file and EvidenceAltered where its bytes are not those of the suite.
     """
+    pairs = _sorted_column(suite, "text")
+    return [Row(row, text.encode()[: suite.max_bytes]) for row, text in pairs[: suite.max_items]]
+
+
+def select_conversations(suite: SuiteSpec) -> list[ChatRow]:
+    """The conversations that a chat suite scores: the first `max_items` by row id whose answer is not empty.
+
+    Raises as `select_rows`, and NightsmithError for a row that is no conversation with an answer.
+    """
+    rows: list[ChatRow] = []
+    for row_id, text in _sorted_column(suite, "messages"):
+        messages = parse_messages(text, row_id)
+        if messages[-1]["content"].strip():
+            rows.append(ChatRow(row_id, messages))
+        if len(rows) == suite.max_items:
+            break
+    return rows
+
+
+def _sorted_column(suite: SuiteSpec, column: str) -> list[tuple[str, str]]:
+    """(row id, value) of each row of the suite's file that has a value, by row id."""
     path = Path(suite.data)
     _require(path, suite.data_digest, "evaluation data")
-    table = _read_table(path, ["row_id", "text"])
-    pairs = sorted((str(row), str(text)) for row, text in zip(table["row_id"], table["text"], strict=True) if text)
-    return [Row(row, text.encode()[: suite.max_bytes]) for row, text in pairs[: suite.max_items]]
+    table = _read_table(path, ["row_id", column])
+    pairs = zip(table["row_id"], table[column], strict=True)
+    return sorted((str(row), str(value)) for row, value in pairs if value)
 
 
 def write_items(path: Path, items: Items) -> str:
@@ -94,6 +134,8 @@ def write_items(path: Path, items: Items) -> str:
         "num_tokens": items.num_tokens.astype(np.int64),
         "num_bytes": items.num_bytes.astype(np.int64),
     }
+    if items.answer is not None:
+        columns |= {name: getattr(items, name) for name in ANSWER_COLUMNS} | {"answer": list(items.answer)}
     partial = path.with_suffix(".partial")
     _pyarrow("pyarrow.parquet").write_table(_pyarrow("pyarrow").table(columns), partial)
     partial.replace(path)
@@ -107,8 +149,9 @@ def read_items(path: Path, digest: str | None = None) -> Items:
     """
     _require(path, digest, "item scores")
     try:
-        table = _read_table(path, list(COLUMNS))
-        return Items(*(np.asarray(table[column]) for column in COLUMNS))
+        table = _read_table(path, list(COLUMNS), optional=[*ANSWER_COLUMNS, "answer"])
+        found: dict[str, Any] = {name: np.asarray(values) for name, values in table.items() if name != "answer"}
+        return Items(**found, answer=tuple(table["answer"]) if "answer" in table else None)
     except ValueError as error:
         raise EvidenceMissing(f"{path} does not hold item scores ({error}). Evaluate the checkpoint again.") from error
 
@@ -132,9 +175,17 @@ def _require(path: Path, digest: str | None, what: str) -> None:
         )
 
 
-def _read_table(path: Path, columns: list[str]) -> dict[str, list[Any]]:
+def _require_one_each(name: str, found: int, wanted: int) -> None:
+    if found != wanted:
+        raise ValueError(f"{name} has {found} entries for {wanted} row ids; one each is needed.")
+
+
+def _read_table(path: Path, columns: list[str], optional: Sequence[str] = ()) -> dict[str, list[Any]]:
     try:
-        return _pyarrow("pyarrow.parquet").read_table(path, columns=columns).to_pydict()
+        parquet = _pyarrow("pyarrow.parquet")
+        there = set(parquet.read_schema(path).names)
+        asked = columns + [name for name in optional if name in there]
+        return parquet.read_table(path, columns=asked).to_pydict()
     except (_pyarrow("pyarrow").ArrowException, KeyError) as error:
         raise EvidenceMissing(f"{path} is not parquet with columns {', '.join(columns)}: {error}") from error
 

@@ -13,6 +13,7 @@ from nightsmith.evals import stats
 from nightsmith.evals.suite import Items
 
 approx = pytest.approx
+LIKELIHOODS = ["bits_per_byte", "loss", "perplexity"]
 
 
 def items_of(nll, num_bytes, num_tokens=None) -> Items:
@@ -32,7 +33,7 @@ def test_an_absurd_loss_gives_infinite_perplexity_rather_than_an_overflow():
 
 
 @settings(max_examples=50, deadline=None)
-@given(seed=st.integers(0, 2**16), metric=st.sampled_from(sorted(stats.METRICS)))
+@given(seed=st.integers(0, 2**16), metric=st.sampled_from(LIKELIHOODS))
 def test_permuting_items_changes_nothing(seed, metric):
     rng = np.random.default_rng(seed)
     items = SimulatedRecipes(rng, num_items=12).items()
@@ -51,7 +52,7 @@ def test_scaling_the_scores_scales_estimate_and_error_alike(seed, scale):
 
 
 @settings(max_examples=50, deadline=None)
-@given(seed=st.integers(0, 2**16), metric=st.sampled_from(sorted(stats.METRICS)))
+@given(seed=st.integers(0, 2**16), metric=st.sampled_from(LIKELIHOODS))
 def test_influences_sum_to_zero_and_predict_the_effect_of_weighting_an_item(seed, metric):
     items = SimulatedRecipes(np.random.default_rng(seed), num_items=12).items()
     point, weight = stats.point(items, metric), 1e-6
