@@ -1,4 +1,4 @@
-"""Write a LoRA adapter in llama.cpp's GGUF form, so that the engine applies it to the quantised base as it is.
+"""LoRA adapters in llama.cpp's GGUF form, so that the engine applies them to the quantised base as it is.
 
 Source: llama.cpp, convert_lora_to_gguf.py and convert_hf_to_gguf.py (`LlamaModel.permute`).
 """
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from gguf import GGUFWriter
+from gguf import GGUFReader, GGUFWriter
 from numpy.typing import NDArray
 
 from nightsmith.record.errors import Damaged
@@ -24,6 +24,7 @@ TENSORS = {
 }
 """Name in transformers -> name in GGUF, for the linear layers of a Llama block."""
 
+_PEFT_NAMES = {gguf: name for name, gguf in TENSORS.items()}
 _NAME = re.compile(r"base_model\.model\.model\.layers\.(\d+)\.(.+)\.lora_(A|B)\.weight")
 
 
@@ -31,6 +32,12 @@ def permute_rows(weight: NDArray[Any], num_heads: int) -> NDArray[Any]:
     """Reorder rows of Q or K from transformers' rotary layout (halves) to llama.cpp's (pairs). (heads x dim, in)."""
     rows, columns = weight.shape
     return weight.reshape(num_heads, 2, rows // num_heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
+
+
+def unpermute_rows(weight: NDArray[Any], num_heads: int) -> NDArray[Any]:
+    """The inverse of `permute_rows`: from llama.cpp's rotary layout to transformers'. (heads x dim, in)."""
+    rows, columns = weight.shape
+    return weight.reshape(num_heads, rows // num_heads // 2, 2, columns).swapaxes(1, 2).reshape(rows, columns)
 
 
 def write_lora_gguf(
@@ -64,3 +71,23 @@ def _gguf_name(name: str) -> tuple[str, str]:
     if not found or found[2] not in TENSORS:
         raise Damaged(f"{name!r} is no LoRA matrix of a Llama linear layer. Layers: {', '.join(TENSORS)}.")
     return f"blk.{found[1]}.{TENSORS[found[2]]}", cast(str, found[3]).lower()
+
+
+def read_lora_gguf(path: Path, *, num_heads: int, num_key_value_heads: int) -> dict[str, NDArray[np.float32]]:
+    """What `write_lora_gguf` wrote, under peft's names, float32. Raises Damaged for a file that is no such adapter."""
+    heads = {"attn_q": num_heads, "attn_k": num_key_value_heads}
+    adapters: dict[str, NDArray[np.float32]] = {}
+    for tensor in GGUFReader(path).tensors:
+        name, layer = _peft_name(tensor.name, path)
+        array = np.array(tensor.data, dtype=np.float32)
+        adapters[name] = unpermute_rows(array, heads[layer]) if name.endswith("B.weight") and layer in heads else array
+    return adapters
+
+
+def _peft_name(name: str, path: Path) -> tuple[str, str]:
+    """Peft's name of a tensor, and its layer in GGUF."""
+    found = re.fullmatch(r"blk\.(\d+)\.(\w+)\.weight\.lora_(a|b)", name)
+    if not found or found[2] not in _PEFT_NAMES:
+        raise Damaged(f"{path} holds {name!r}, which is no LoRA matrix. Give an adapter that write_lora_gguf wrote.")
+    side = cast(str, found[3]).upper()
+    return f"base_model.model.model.layers.{found[1]}.{_PEFT_NAMES[found[2]]}.lora_{side}.weight", cast(str, found[2])

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from nightsmith.model.dequantise import dequantised
-from nightsmith.model.lora_gguf import write_lora_gguf
+from nightsmith.model.lora_gguf import read_lora_gguf, write_lora_gguf
 from nightsmith.model.lora_kernels import kernels
 from nightsmith.model.lora_llama import PROJECTIONS, LoraLlama, LoraShape, load_lora_llama
 from nightsmith.model.pull import planner_gguf
@@ -29,10 +29,11 @@ from nightsmith.trainer.adapter_rows import (
     Row,
     batch_order,
     collate,
-    common_prefix_len,
     cosine,
+    family_prefix_lens,
     mean_loss,
     read_rows,
+    shared,
     train_step,
 )
 
@@ -49,7 +50,7 @@ class SftConfig(Contract):
     base: Path | None = None
     """GGUF file of the base, or its dequantised folder; null: the embedded planner's base."""
     init: Path | None = None
-    """adapter_model.safetensors of an earlier run to start from; null: fresh adapters."""
+    """Adapter of an earlier run to start from, adapter_model.safetensors or adapter.gguf; null: fresh adapters."""
     rank: int = Field(default=16, gt=0, le=256)
     """Rank of every adapter."""
     alpha: float = Field(default=32.0, gt=0)
@@ -152,6 +153,15 @@ def export(model: LoraLlama, config: SftConfig, folder: Path) -> None:
     )
 
 
+def adapter_state(path: Path, model: LoraLlama) -> dict[str, torch.Tensor]:
+    """An adapter under peft's names, as peft or as the engine keeps it (there in float16)."""
+    if path.suffix != ".gguf":
+        return load_file(path)
+    heads = model.config.num_attention_heads
+    arrays = read_lora_gguf(path, num_heads=heads, num_key_value_heads=model.key_heads)
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
 def train(config: SftConfig) -> dict[str, Any]:
     """Train to the end, or to a SIGTERM; returns and writes result.json."""
     torch.set_num_threads(config.threads or len(os.sched_getaffinity(0)))
@@ -165,7 +175,7 @@ def train(config: SftConfig) -> dict[str, Any]:
         base, LoraShape(config.rank, config.alpha, config.first_layer), kernels(compiled=config.compiled)
     )
     if config.init:
-        model.load_peft_state(load_file(config.init))
+        model.load_peft_state(adapter_state(config.init, model))
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
     run = Run(config, model, optimizer)
     run.resume()
@@ -175,17 +185,20 @@ def train(config: SftConfig) -> dict[str, Any]:
 
 def _loop(run: Run, rows: list[Row], dev: list[Row]) -> dict[str, Any]:
     config = run.config
-    num_steps, prefix_len = config.num_steps(len(rows)), common_prefix_len([*rows, *dev])
+    num_steps = config.num_steps(len(rows))
     order = list(batch_order(rows, config.batch_size, num_steps, config.seed))
     total = sum(len(rows[i]) for batch in order[run.step :] for i in batch)
-    _say(run, {"rows": len(rows), "steps": num_steps, "from_step": run.step, "prefix_len": prefix_len, "tokens": total})
+    _say(run, {"rows": len(rows), "steps": num_steps, "from_step": run.step, "tokens": total})
+    prefix_lens = family_prefix_lens([*rows, *dev])
     start = saved = time.monotonic()
     done, dev_loss = 0, None
     while run.step < num_steps and not run.stopped:
         picked = [rows[i] for i in order[run.step]]
         for group in run.optimizer.param_groups:
             group["lr"] = config.learning_rate * cosine(run.step, num_steps, config.warmup_share)
-        run.losses.append(train_step(run.model, run.optimizer, collate(picked, prefix_len), config.grad_clip))
+        run.losses.append(
+            train_step(run.model, run.optimizer, collate(picked, shared(picked, prefix_lens)), config.grad_clip)
+        )
         run.step += 1
         done += sum(map(len, picked))
         elapsed = time.monotonic() - start
@@ -202,7 +215,7 @@ def _loop(run: Run, rows: list[Row], dev: list[Row]) -> dict[str, Any]:
                 },
             )
         if time.monotonic() - saved > config.checkpoint_every_s or run.step == num_steps or run.stopped:
-            dev_loss = mean_loss(run.model, dev, prefix_len, config.batch_size) if dev else None
+            dev_loss = mean_loss(run.model, dev, prefix_lens, config.batch_size) if dev else None
             folder = run.save({"dev_loss": dev_loss})
             _say(run, {"checkpoint": folder.name, "dev_loss": dev_loss})
             saved = time.monotonic()

@@ -3,7 +3,7 @@
 import json
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,9 @@ from nightsmith.model.lora_llama import Batch, LoraLlama
 from nightsmith.record.errors import Damaged
 
 IGNORED = -100
+FAMILY_TOKENS = 8
+Family = tuple[int, ...]
+"""First tokens of a prompt: rows of one kind of question share a system prompt, rows of two kinds do not."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,27 @@ def common_prefix_len(rows: Sequence[Row]) -> int:
     return next((i for i in range(limit) if any(r.prompt[i] != first[i] for r in rows)), limit)
 
 
+def family(row: Row) -> Family:
+    """The kind of question that a row asks."""
+    return row.prompt[:FAMILY_TOKENS]
+
+
+def family_prefix_lens(rows: Sequence[Row]) -> dict[Family, int]:
+    """Leading prompt tokens shared by all rows of each family: few distinct lengths, so kernels are reused."""
+    members: dict[Family, list[Row]] = {}
+    for row in rows:
+        members.setdefault(family(row), []).append(row)
+    return {name: common_prefix_len(rows) for name, rows in members.items()}
+
+
+def shared(rows: Sequence[Row], prefix_lens: Mapping[Family, int]) -> int:
+    """Leading prompt tokens that a batch computes once."""
+    families = {family(row) for row in rows}
+    return prefix_lens[families.pop()] if len(families) == 1 else common_prefix_len(rows)
+
+
 def batch_order(rows: Sequence[Row], batch_size: int, num_steps: int, seed: int) -> Iterator[list[int]]:
-    """Row numbers of each step: epoch by epoch shuffled, in neighbourhoods of 32 batches sorted by length.
+    """Row numbers of each step: epoch by epoch shuffled, in neighbourhoods of 32 batches sorted by family and length.
 
     A pure function of its arguments, so that a resumed run skips to its step.
     """
@@ -67,7 +89,7 @@ def batch_order(rows: Sequence[Row], batch_size: int, num_steps: int, seed: int)
         order = rng.sample(range(len(rows)), len(rows))
         batches: list[list[int]] = []
         for start in range(0, len(order), 32 * batch_size):
-            near = sorted(order[start : start + 32 * batch_size], key=lambda i: (len(rows[i]), i))
+            near = sorted(order[start : start + 32 * batch_size], key=lambda i: (family(rows[i]), len(rows[i]), i))
             batches += [near[i : i + batch_size] for i in range(0, len(near), batch_size)]
         rng.shuffle(batches)
         yield from batches[: num_steps - done]
@@ -109,8 +131,9 @@ def train_step(model: LoraLlama, optimizer: torch.optim.Optimizer, batch: Batch,
 
 
 @torch.no_grad()
-def mean_loss(model: LoraLlama, rows: Sequence[Row], prefix_len: int, batch_size: int) -> float:
+def mean_loss(model: LoraLlama, rows: Sequence[Row], prefix_lens: Mapping[Family, int], batch_size: int) -> float:
     """Loss in nats a completion token over `rows`."""
-    ordered = sorted(rows, key=len)
-    batches = [collate(ordered[i : i + batch_size], prefix_len) for i in range(0, len(ordered), batch_size)]
-    return sum(float(model(b)) for b in batches) / sum(len(r.completion) for r in rows)
+    ordered = sorted(rows, key=lambda row: (family(row), len(row)))
+    parts = [ordered[i : i + batch_size] for i in range(0, len(ordered), batch_size)]
+    total = sum(float(model(collate(part, shared(part, prefix_lens)))) for part in parts)
+    return total / sum(len(r.completion) for r in rows)

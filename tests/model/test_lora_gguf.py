@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from gguf import GGUFReader
+from gguf import GGUFReader, GGUFWriter
 
-from nightsmith.model.lora_gguf import permute_rows, write_lora_gguf
+from nightsmith.model.lora_gguf import permute_rows, read_lora_gguf, write_lora_gguf
 from nightsmith.record.errors import Damaged
 
 HEADS, DIM, RANK = 4, 8, 2
@@ -62,6 +62,30 @@ def test_the_file_holds_what_the_engine_looks_for(tmp_path):
     expected = permute_rows(b_q, HEADS).astype(np.float16)
     np.testing.assert_array_equal(tensors["blk.3.attn_q.weight.lora_b"], expected)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_was_written_is_read_back_under_the_same_names(tmp_path):
+    rng = np.random.default_rng(2)
+    shapes = {"q_proj": HEADS * DIM, "k_proj": DIM, "o_proj": 16}
+    adapters = {f"{ATTENTION}{n}.lora_B.weight": rng.normal(size=(rows, RANK)) for n, rows in shapes.items()}
+    adapters |= {f"{ATTENTION}{n}.lora_A.weight": rng.normal(size=(RANK, 16)) for n in shapes}
+    path = tmp_path / "adapter.gguf"
+    write_lora_gguf(path, adapters, alpha=32, num_heads=HEADS, num_key_value_heads=1)
+    again = read_lora_gguf(path, num_heads=HEADS, num_key_value_heads=1)
+    assert again.keys() == adapters.keys()
+    for name, array in adapters.items():
+        np.testing.assert_array_equal(again[name], array.astype(np.float16).astype(np.float32))
+
+
+def test_a_gguf_file_that_is_no_adapter_is_refused_by_its_tensor(tmp_path):
+    writer = GGUFWriter(tmp_path / "base.gguf", arch="llama")
+    writer.add_tensor("token_embd.weight", np.zeros((2, 2), np.float16))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(Damaged, match="token_embd"):
+        read_lora_gguf(tmp_path / "base.gguf", num_heads=1, num_key_value_heads=1)
 
 
 def test_an_adapter_of_another_kind_of_layer_is_refused_by_name(tmp_path):

@@ -15,7 +15,17 @@ from tiny_llama import write_tiny_llama
 from tokenizers import Tokenizer
 
 from nightsmith.record.errors import Damaged
-from nightsmith.trainer.adapter_rows import IGNORED, Row, batch_order, collate, common_prefix_len, cosine, read_rows
+from nightsmith.trainer.adapter_rows import (
+    IGNORED,
+    Row,
+    batch_order,
+    collate,
+    common_prefix_len,
+    cosine,
+    family_prefix_lens,
+    read_rows,
+    shared,
+)
 
 ROWS = st.lists(st.integers(1, 40).map(lambda n: Row(tuple(range(2, 2 + n)), (5, 1))), min_size=1, max_size=60)
 DATA = [
@@ -44,6 +54,14 @@ def test_a_batch_asks_for_exactly_the_completions_each_after_its_prompt(rows):
         assert [t for _, t in asked] == list(row.completion)
         assert inputs[: len(row)] == [*row.prompt, *row.completion]
         assert asked[0][0] + prefix_len == len(row.prompt) - 1
+
+
+def test_rows_of_one_family_share_its_beginning_and_a_mixed_batch_shares_what_both_begin_with():
+    first = [Row((1, 2, *range(10, 20), n), (5,)) for n in (3, 4)]
+    second = [Row((1, 3, *range(30, 50), n), (5,)) for n in (3, 4)]
+    prefix_lens = family_prefix_lens([*first, *second])
+    assert (shared(first, prefix_lens), shared(second, prefix_lens)) == (12, 22)
+    assert shared([*first, *second], prefix_lens) == 1
 
 
 def test_the_learning_rate_warms_up_and_ends_near_zero():
