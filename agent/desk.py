@@ -20,7 +20,7 @@ class FlagDesk:
     as_json: bool = False
     answers: list[str] = field(default_factory=lambda: [])
 
-    def answer(self, questions: Sequence[dict[str, Any]]) -> list[str] | None:
+    async def answer(self, questions: Sequence[dict[str, Any]]) -> list[str] | None:
         """Answers given by flag; without any, the questions are printed and wait."""
         given, self.answers = self.answers, []
         if given:
@@ -31,7 +31,7 @@ class FlagDesk:
             print(render.questions(questions), file=sys.stderr)
         return None
 
-    def approve(self, study: str) -> dict[str, Any] | None:
+    async def approve(self, study: str) -> dict[str, Any] | None:
         """Approved by `--yes`, else it waits."""
         if not self.as_json:
             print(render.plan_card(self.ws, study))
@@ -51,25 +51,27 @@ class TerminalDesk(FlagDesk):
 
     line: render.ProgressLine = field(default_factory=render.ProgressLine)
 
-    def answer(self, questions: Sequence[dict[str, Any]]) -> list[str] | None:
+    async def answer(self, questions: Sequence[dict[str, Any]]) -> list[str] | None:
         """Ask one by one; an empty line takes the default."""
         if self.answers:
-            return super().answer(questions)
+            return await super().answer(questions)
         self.line.clear()
         answers: list[str] = []
         for question in questions:
             default = f" [{question['default']}]" if question.get("default") else ""
-            said = input(f"{question['text']}{default}: ").strip() or str(question.get("default") or "")
-            answers.append(f"{question['text']} {said}")
+            said = _typed(f"{question['text']}{default}: ")
+            if said is None:
+                return None
+            answers.append(f"{question['text']} {said or question.get('default') or ''}")
         return answers
 
-    def approve(self, study: str) -> dict[str, Any] | None:
+    async def approve(self, study: str) -> dict[str, Any] | None:
         """Show the plan and ask; `--yes` answers beforehand."""
         if self.yes:
-            return super().approve(study)
+            return await super().approve(study)
         print(render.plan_card(self.ws, study))
-        said = input("Start? [y/N] ").strip().lower()
-        return {"approved": said in ("y", "yes"), "how": "console"}
+        said = _typed("Start? [y/N] ")
+        return None if said is None else {"approved": said.lower() in ("y", "yes"), "how": "console"}
 
     def progress(self, keys: Sequence[str]) -> None:
         """Redraw the progress line."""
@@ -79,6 +81,15 @@ class TerminalDesk(FlagDesk):
         """A line above the progress line."""
         self.line.clear()
         super().show(event)
+
+
+def _typed(prompt: str) -> str | None:
+    """A line from the terminal; None after Ctrl-C or Ctrl-D, which leave the question open."""
+    try:
+        return input(prompt).strip()
+    except (EOFError, KeyboardInterrupt):
+        print()
+        return None
 
 
 def desk(ws: Workspace, *, yes: bool, as_json: bool, answers: list[str]) -> FlagDesk:

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -62,12 +62,12 @@ class Ending(StrEnum):
 class Desk(Protocol):
     """Whoever answers: a terminal, a flag, a schedule. None means: nobody is there, let it wait."""
 
-    def answer(self, questions: Sequence[dict[str, Any]]) -> list[str] | None:
-        """Answers to the planner's questions."""
+    async def answer(self, questions: Sequence[dict[str, Any]]) -> list[str] | None:
+        """Answers to the planner's questions. Cancelled where the study is stopped or interrupted meanwhile."""
         ...
 
-    def approve(self, study: str) -> dict[str, Any] | None:
-        """`{"approved": bool, "how": "flag" | "console" | "schedule"}`."""
+    async def approve(self, study: str) -> dict[str, Any] | None:
+        """`{"approved": bool, "how": "flag" | "console" | "schedule"}`; with `reason` where it is not."""
         ...
 
     def progress(self, keys: Sequence[str]) -> None:
@@ -86,6 +86,8 @@ class Driver:
     services: Services
     study: str
     desk: Desk
+    listens: bool = True
+    """Whether SIGINT and SIGTERM are this driver's; a console, to which Ctrl-C is a key, hears them itself."""
     draining: bool = False
     """Set by the first Ctrl-C: finish the step, save, leave."""
     seen: int = 0
@@ -149,31 +151,32 @@ class Driver:
         first = interrupts[0]
         match first.value["kind"]:
             case "question":
-                answers = self._ask(lambda: self.desk.answer(first.value["questions"]), stopped=[])
+                answers = await self._ask(self.desk.answer(first.value["questions"]), stopped=[])
                 return Ending.QUESTION if answers is None else {first.id: answers}
             case "approval":
-                given = self._ask(lambda: self.desk.approve(self.study), stopped={"approved": False})
+                given = await self._ask(self.desk.approve(self.study), stopped={"approved": False})
                 return Ending.APPROVAL if given is None else {first.id: given}
             case _:
                 return await self._wait(interrupts)
 
-    def _ask(self, question: Callable[[], Any], stopped: Any) -> Any:
+    async def _ask(self, question: Coroutine[Any, Any, Any], stopped: Any) -> Any:
         """Ask a person; their time is not the study's. Ctrl-C and Ctrl-D leave the question open."""
         self._show_events()
-        if dossier.stop_requested(self.ws, self.study):
-            return stopped
-        if self.draining:
-            return None
-        loop = asyncio.get_running_loop()
-        for number in SIGNALS:
-            loop.remove_signal_handler(number)
+        self._listen(False)  # a desk that blocks in input() hears Ctrl-C as KeyboardInterrupt
+        asked = asyncio.ensure_future(question)
         try:
-            return question()
-        except (EOFError, KeyboardInterrupt):
-            return None
+            while not self._is_moot():
+                done, _ = await asyncio.wait({asked}, timeout=POLL_S)
+                if done:
+                    return await asked
+            return stopped if dossier.stop_requested(self.ws, self.study) else None
         finally:
+            asked.cancel()
             self._listen()
             self.last_tick = time.monotonic()
+
+    def _is_moot(self) -> bool:
+        return self.draining or dossier.stop_requested(self.ws, self.study)
 
     async def _wait(self, interrupts: Sequence[Interrupt]) -> dict[str, Any] | Ending:
         """Wait for all jobs of the round, or for a free device (that time is not the study's)."""
@@ -220,23 +223,33 @@ class Driver:
             self.seen = event.seq
             self.desk.show(event)
 
-    def _listen(self) -> None:
+    def _listen(self, on: bool = True) -> None:
         """First SIGINT or SIGTERM: finish the step and save. Second: stop now; nothing on disk is left half."""
+        if not self.listens:
+            return
         loop = asyncio.get_running_loop()
         for number in SIGNALS:
-            loop.add_signal_handler(number, self._interrupt)
+            if on:
+                loop.add_signal_handler(number, self.interrupt)
+            else:
+                loop.remove_signal_handler(number)
 
-    def _interrupt(self) -> None:
+    def interrupt(self) -> None:
+        """What Ctrl-C does: the first time the step is finished and saved, the second time the process ends at once."""
         if not self.draining:
             self.draining = True
             print("Finishing the step and saving; Ctrl-C again stops at once.", file=sys.stderr, flush=True)
             return
         try:
-            started = [row.key for row in jobs.rows(self.ws, self.study) if row.state == STARTED]
-            self._stop_jobs(started, grace_s=0.0)
+            self.stop_now()
         finally:
             print(f"Stopped. `nightsmith resume {self.study}` goes on from the last checkpoints.", file=sys.stderr)
             os._exit(130)  # the graph is on disk after every step, so there is nothing to unwind
+
+    def stop_now(self) -> None:
+        """End the study's jobs without waiting for a checkpoint; the last ones stand."""
+        started = [row.key for row in jobs.rows(self.ws, self.study) if row.state == STARTED]
+        self._stop_jobs(started, grace_s=0.0)
 
 
 def exit_code(ws: Workspace, study: str, ending: Ending) -> int:
