@@ -12,6 +12,8 @@ INDEX = "model.safetensors.index.json"
 """Names the files of sharded weights."""
 ADAPTER = "adapter_model.safetensors"
 """LoRA weights, as PEFT writes them; `adapter_config.json` beside it names the base."""
+ADAPTER_CONFIG = "adapter_config.json"
+"""PEFT's description of an adapter."""
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:

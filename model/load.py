@@ -1,30 +1,51 @@
-"""The only loader of checkpoints."""
+"""The only loader of models: Hugging Face causal language models, our own checkpoints, and LoRA adapters on either."""
 
 import json
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
+import torch
+import transformers
 from safetensors.torch import load_file
 from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
+from nightsmith.model.bytes_tokenizer import bytes_tokenizer
+from nightsmith.model.files import ADAPTER_CONFIG, WEIGHTS, weight_files
+from nightsmith.model.presets import BYTE_VOCABULARY
 from nightsmith.model.small4 import Small4Config, Small4ForCausalLM
-from nightsmith.record.digest import file_digest
 from nightsmith.record.errors import Damaged, NightsmithError
 
-WEIGHTS = "model.safetensors"
-"""Name of the weights in a checkpoint folder."""
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+)
+"""One of them is there where a folder has a tokenizer."""
 
 
-def load(checkpoint: Path) -> Small4ForCausalLM:
-    """The model of a checkpoint folder, in evaluation mode, float32, on the CPU.
+def load(checkpoint: Path, *, dtype: torch.dtype = torch.float32) -> Any:
+    """The model of a folder, in evaluation mode, on the CPU; adapters are added into their base's weights.
 
     Raises:
-        NightsmithError: no checkpoint there, or not one of this architecture.
-        Damaged: its weights cannot be read, or do not fit its config.
+        NightsmithError: no model there, or none that predicts text from left to right.
+        Damaged: its weights cannot be read or do not fit its config, or an adapter's base is another one by now.
     """
-    model = Small4ForCausalLM(_read_config(checkpoint))
-    load_weights(model, checkpoint)
-    return model.eval()
+    if (checkpoint / ADAPTER_CONFIG).is_file():
+        from nightsmith.model.lora import attach, base_of  # peft takes seconds to import
+
+        base = load(base_of(checkpoint), dtype=dtype)
+        return attach(base, checkpoint, trainable=False).merge_and_unload().eval()
+    config = read_config(checkpoint)
+    weight_files(checkpoint)
+    if config["model_type"] == Small4Config.model_type and (checkpoint / WEIGHTS).is_file():
+        model: Any = Small4ForCausalLM(cast(Small4Config, Small4Config.from_dict(config)))
+        load_weights(model, checkpoint)
+        return model.to(dtype).eval()
+    return _load_other(checkpoint, config, dtype).eval()
 
 
 def load_weights(model: nn.Module, checkpoint: Path) -> None:
@@ -32,17 +53,32 @@ def load_weights(model: nn.Module, checkpoint: Path) -> None:
     try:
         model.load_state_dict(load_file(checkpoint / WEIGHTS), strict=True)
     except Exception as error:
-        raise Damaged(
-            f"The weights of checkpoint {checkpoint} cannot be loaded: {error}. Use another checkpoint or train again."
-        ) from error
+        raise _damaged(checkpoint, error) from error
 
 
-def weights_digest(checkpoint: Path) -> str:
-    """SHA-256 of a checkpoint's weights file."""
-    return file_digest(checkpoint / WEIGHTS)
+def load_tokenizer(checkpoint: Path) -> Any:
+    """The tokenizer of a model folder, with a token to pad with. Byte-level models have none of their own.
+
+    Raises:
+        NightsmithError: there is none, or it cannot be read.
+    """
+    config = read_config(_whole_model(checkpoint))
+    folder = checkpoint if _has_tokenizer(checkpoint) else _whole_model(checkpoint)
+    if _has_tokenizer(folder):
+        tokenizer = _read_tokenizer(folder)
+    elif config["model_type"] == Small4Config.model_type and config.get("vocab_size") == BYTE_VOCABULARY:
+        tokenizer = bytes_tokenizer()
+    else:
+        raise NightsmithError(
+            f"{checkpoint} has no tokenizer: none of {', '.join(TOKENIZER_FILES)} is there. Save it with the model "
+            "(`tokenizer.save_pretrained(folder)`)."
+        )
+    _mend_special_tokens(tokenizer, config)
+    return tokenizer
 
 
-def _read_config(checkpoint: Path) -> Small4Config:
+def read_config(checkpoint: Path) -> dict[str, Any]:
+    """A model's config.json. Raises NightsmithError without one, Damaged where it is not a model's config."""
     path = checkpoint / "config.json"
     if not path.is_file():
         raise NightsmithError(f"{checkpoint} is not a checkpoint: it has no config.json. Give the folder of one.")
@@ -50,9 +86,68 @@ def _read_config(checkpoint: Path) -> Small4Config:
         config = json.loads(path.read_text())
     except ValueError as error:
         raise Damaged(f"{path} is not JSON: {error}. Use another checkpoint or train again.") from error
-    if config.get("model_type") != Small4Config.model_type:
-        raise NightsmithError(
-            f"{checkpoint} holds a model of type {config.get('model_type')!r}; "
-            f"only {Small4Config.model_type!r} is loaded."
+    if not isinstance(config, dict) or "model_type" not in config:
+        raise Damaged(f"{path} names no model_type. Use another checkpoint or train again.")
+    return config
+
+
+def _load_other(checkpoint: Path, config: dict[str, Any], dtype: torch.dtype) -> Any:
+    transformers.logging.disable_progress_bar()
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            checkpoint, dtype=dtype, local_files_only=True, trust_remote_code=False, output_loading_info=True
         )
-    return cast(Small4Config, Small4Config.from_dict(config))
+    except ValueError as error:
+        raise NightsmithError(
+            f"{checkpoint} holds a model of type {config['model_type']!r}, which cannot be loaded as a causal language "
+            f"model: {error}"
+        ) from error
+    except Exception as error:
+        raise _damaged(checkpoint, error) from error
+    model, report = loaded
+    if unfit := sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]])):
+        raise _damaged(checkpoint, f"{len(unfit)} weights are absent or of another shape, first {unfit[0]}")
+    return model
+
+
+def _damaged(checkpoint: Path, error: object) -> Damaged:
+    return Damaged(
+        f"The weights of checkpoint {checkpoint} cannot be loaded: {error}. Use another checkpoint or train again."
+    )
+
+
+def _whole_model(checkpoint: Path) -> Path:
+    """The folder at the bottom of adapters on adapters."""
+    if not (checkpoint / ADAPTER_CONFIG).is_file():
+        return checkpoint
+    from nightsmith.model.lora import base_of
+
+    return _whole_model(base_of(checkpoint))
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in TOKENIZER_FILES)
+
+
+def _read_tokenizer(folder: Path) -> Any:
+    try:
+        if (folder / "tokenizer_config.json").is_file():
+            return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        # Without a config the class of the model's family would invent special tokens that the vocabulary lacks.
+        return PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
+    except Exception as error:
+        raise NightsmithError(f"The tokenizer of {folder} cannot be read: {error}. Save it again.") from error
+
+
+def _mend_special_tokens(tokenizer: Any, config: dict[str, Any]) -> None:
+    """Take BOS and EOS that the tokenizer does not name from the model's config; pad with EOS where there is no PAD."""
+    size = config.get("vocab_size") or len(tokenizer)
+    for name in ("bos_token", "eos_token", "pad_token"):
+        found, told = getattr(tokenizer, f"{name}_id"), config.get(f"{name}_id")
+        told = told[0] if isinstance(told, list) and told else told
+        if found is not None and found < size:
+            continue
+        known = isinstance(told, int) and 0 <= told < min(size, len(tokenizer))
+        setattr(tokenizer, name, tokenizer.convert_ids_to_tokens(told) if known else None)
+    if tokenizer.pad_token_id is None and tokenizer.eos_token_id is not None:
+        tokenizer.pad_token = tokenizer.eos_token

@@ -12,7 +12,8 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from nightsmith.model.load import WEIGHTS, load_weights
+from nightsmith.model.files import WEIGHTS
+from nightsmith.model.load import load_weights
 from nightsmith.record.digest import canonical_json, file_digest, sha256
 
 STATE, MANIFEST = "trainer.pt", "manifest.json"

@@ -7,7 +7,8 @@ from typing import Any
 from nightsmith.evals.run import evaluate
 from nightsmith.evals.suite import EvidenceAltered
 from nightsmith.evals.types import EvaluateSpec, SuiteSpec
-from nightsmith.model.load import load, weights_digest
+from nightsmith.model.files import weights_digest
+from nightsmith.model.load import load
 from nightsmith.trainer.attempt import Attempt
 from nightsmith.trainer.device import set_up_torch
 

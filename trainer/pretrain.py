@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nightsmith.model.load import weights_digest
+from nightsmith.model.files import weights_digest
 from nightsmith.model.router import take_health
 from nightsmith.model.small4 import build
 from nightsmith.trainer import checkpoint

@@ -6,7 +6,8 @@ from torch.nn import functional as F
 from transformers import AutoModelForCausalLM
 from transformers.models.mistral4.modeling_mistral4 import Mistral4ForCausalLM
 
-from nightsmith.model.load import load, weights_digest
+from nightsmith.model.files import weights_digest
+from nightsmith.model.load import load
 from nightsmith.model.presets import PRESETS
 from nightsmith.model.small4 import Small4Config, Small4ForCausalLM, build, make_config
 from nightsmith.record.errors import Damaged, NightsmithError
@@ -116,6 +117,6 @@ def test_a_missing_foreign_or_damaged_checkpoint_is_refused_by_name(tmp_path) ->
     assert weights_digest(tmp_path) != digest
     with pytest.raises(Damaged, match="cannot be loaded"):
         load(tmp_path)
-    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    with pytest.raises(NightsmithError, match="llama"):
+    (tmp_path / "config.json").write_text('{"model_type": "t5"}')
+    with pytest.raises(NightsmithError, match="'t5', which cannot be loaded as a causal language model"):
         load(tmp_path)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from small_runs import TINY, pretrain_spec
 
-from nightsmith.model.load import load, weights_digest
+from nightsmith.model.files import weights_digest
+from nightsmith.model.load import load
 from nightsmith.model.small4 import build
 from nightsmith.trainer import checkpoint
 from nightsmith.trainer.attempt import Attempt, Ended

@@ -14,7 +14,7 @@ from small_runs import prepare, pretrain_spec
 from zygote import Zygote
 
 from nightsmith.evals.types import EvaluateSpec
-from nightsmith.model.load import weights_digest
+from nightsmith.model.files import weights_digest
 from nightsmith.trainer import runfolder
 from nightsmith.trainer.checkpoint import latest
 from nightsmith.trainer.journal import JOURNAL, read_journal
