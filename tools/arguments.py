@@ -57,6 +57,31 @@ def _lower_first(text: str) -> str:
     return text[:1].lower() + text[1:]
 
 
+def require_known(given: Iterable[str], known: Iterable[str], *, what: str) -> None:
+    """Refuse a name that is not among the known ones.
+
+    Args:
+        given: names that were given.
+        known: names that there are.
+        what: what they are names of, such as `setting`.
+
+    Raises:
+        ToolError: says which name, near names, and all that there are.
+    """
+    names = list(known)
+    for name in given:
+        if name not in names:
+            raise ToolError(f"There is no {what} {name!r}.{did_you_mean(name, names)} {_plural(what)}: {_list(names)}.")
+
+
+def _plural(what: str) -> str:
+    return f"{what[:1].upper()}{what[1:]}s"
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The names most like a misspelt one, as a sentence with a leading space; empty if none is like it."""
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.55)

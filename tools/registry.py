@@ -10,6 +10,7 @@ from nightsmith.tools.base import ToolArgs, ToolCall, ToolError
 from nightsmith.tools.data.build import BuildDataset
 from nightsmith.tools.data.inspect import InspectData
 from nightsmith.tools.evaluation import Evaluate
+from nightsmith.tools.finetuning import Sft
 from nightsmith.tools.training import Pretrain
 
 Phase = Literal["reads", "writes data", "starts a job"]
@@ -49,6 +50,7 @@ TOOLS: dict[str, Tool] = {
         Tool("inspect_data", InspectData, "reads"),
         Tool("build_dataset", BuildDataset, "writes data"),
         Tool("pretrain", Pretrain, "starts a job"),
+        Tool("sft", Sft, "starts a job"),
         Tool("evaluate", Evaluate, "starts a job"),
         Tool("read_metrics", ReadMetrics, "reads"),
     )

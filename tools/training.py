@@ -5,12 +5,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from nightsmith.evals.types import SuiteSpec
 from nightsmith.model.presets import BYTE_VOCABULARY, PRESETS, Architecture, PresetName
 from nightsmith.record.workspace import Workspace
-from nightsmith.tools.arguments import did_you_mean, validated
+from nightsmith.tools.arguments import require_known, validated
 from nightsmith.tools.base import ToolArgs, ToolError
-from nightsmith.tools.data.manifest import Manifest
+from nightsmith.tools.data.manifest import Manifest, require_dataset
+from nightsmith.tools.evaluation import text_suite
 from nightsmith.trainer.spec import PretrainSpec
 
 Value = float | int | str
@@ -113,11 +113,7 @@ def apply_change(args: Pretrain, change: Mapping[str, Value]) -> Pretrain:
     Raises:
         ToolError: no such setting (with near names), a value out of range, or a shape that cannot be built.
     """
-    for name in change:
-        if name not in SETTINGS:
-            raise ToolError(
-                f"There is no setting {name!r}.{did_you_mean(name, SETTINGS)} Settings: {', '.join(SETTINGS)}."
-            )
+    require_known(change, SETTINGS, what="setting")
     changed = validated(Pretrain, {**args.model_dump(), **change}, what="The change")
     shape = architecture(changed)
     if "num_steps" in change or not change.keys() & {"batch_size", "seq_len"}:
@@ -146,23 +142,13 @@ def pretrain_spec(
         ToolError: the shape cannot be built, or the dataset is another one.
     """
     require_dataset(args.dataset, manifest)
-    train, dev = manifest.split("train"), manifest.split("dev")
-    suite = SuiteSpec(
-        data=str(manifest.path(ws, "dev")), data_digest=dev.data_digest, split="dev", max_items=dev_items,
-        max_bytes=dev_bytes, seq_len=PRESETS[args.preset].seq_len,
-    )  # fmt: skip
+    window = PRESETS[args.preset].seq_len
+    suite = text_suite(manifest, ws, "dev", max_items=dev_items, max_bytes=dev_bytes, seq_len=window)
     return PretrainSpec(
-        architecture=architecture(args), data=str(manifest.path(ws, "train")), data_digest=train.data_digest,
+        architecture=architecture(args), data=str(manifest.path(ws, "train")),
+        data_digest=manifest.split("train").data_digest,
         num_steps=args.num_steps, learning_rate=args.learning_rate, schedule=args.schedule,
         warmup_share=args.warmup_share, weight_decay=args.weight_decay, beta2=args.beta2,
         router_aux_loss_coef=args.router_aux_loss_coef, seed=args.seed, checkpoint_every_s=checkpoint_every_s,
         dev_suite=suite,
     )  # fmt: skip
-
-
-def require_dataset(named: str, manifest: Manifest) -> None:
-    """Refuse a manifest that is not the one that was named."""
-    if named not in ("$dataset", manifest.name, manifest.dataset):
-        raise ToolError(
-            f"Dataset {named!r} was named, but {manifest.name} was given. Name {manifest.name} or '$dataset'."
-        )

@@ -10,6 +10,7 @@ from nightsmith.record.digest import Contract, canonical_json, file_digest, sha2
 from nightsmith.record.errors import Damaged
 from nightsmith.record.workspace import Workspace
 from nightsmith.tools.base import ToolError
+from nightsmith.tools.data.conversations import ChatColumns
 
 FILE = "manifest.json"
 
@@ -40,6 +41,12 @@ class SourceRecord(Contract):
     """How its files were selected, or which generator made its rows."""
     text_columns: tuple[str, ...] = ()
     """Columns whose values make the text."""
+    chat_columns: ChatColumns | None = None
+    """Columns whose values make the conversation; null: rows are texts."""
+    columns_why: str = ""
+    """How these columns were found, in words; empty where they were given."""
+    role: Literal["train", "dev", "sealed"] = "train"
+    """`dev` and `sealed`: all rows belong to that split; `train`: they are split."""
     files: tuple[FileRecord, ...] = ()
     """Its files."""
     skipped: dict[str, int] = {}
@@ -49,13 +56,18 @@ class SourceRecord(Contract):
     num_replaced: int = Field(default=0, ge=0)
     """Rows with bytes that are not UTF-8, now U+FFFD."""
     num_without_text: int = Field(default=0, ge=0)
-    """Records left out because a text column was missing or not a string."""
+    """Records left out: a text column missing or not a string; of conversations, an empty prompt or answer."""
 
     def content(self) -> dict[str, object]:
         """What the rows follow from: not where the files lie, nor how they were asked for."""
         files = [[file.name, file.data_digest] for file in self.files]
         generator = self.note if self.kind == "generator" else ""
-        return {"label": self.label, "kind": self.kind, "columns": self.text_columns, "files": files, "gen": generator}
+        content: dict[str, object] = {
+            "label": self.label, "kind": self.kind, "columns": self.text_columns, "files": files, "gen": generator,
+        }  # fmt: skip
+        if self.chat_columns is not None:
+            content["chat"] = self.chat_columns.model_dump(exclude_none=True)
+        return content if self.role == "train" else {**content, "role": self.role}
 
 
 class StepRecord(Contract):
@@ -86,6 +98,10 @@ class SplitRecord(Contract):
     """Rows."""
     num_bytes: int = Field(ge=0)
     """Bytes of text."""
+    max_row_bytes: int | None = None
+    """Bytes of the longest row's text; null: not measured (rows are texts)."""
+    max_answer_bytes: int | None = None
+    """Bytes of the longest answer (the last assistant turn); null: rows are texts."""
 
 
 class Manifest(Contract):
@@ -95,8 +111,12 @@ class Manifest(Contract):
     """Version of this contract."""
     dataset: str = Field(pattern=r"^[0-9a-f]{64}$")
     """Digest of the sources' content and the steps; its first 12 digits name the folder."""
+    rows: Literal["text", "chat"] = "text"
+    """`chat`: the files also have the column `messages`."""
     sources: tuple[SourceRecord, ...]
     """What was read."""
+    without: tuple[str, ...] = ()
+    """Digests of datasets whose held-out rows were taken out of this one's train split."""
     chunk_bytes: int | None = None
     """Documents were cut into rows of at most so many bytes; null: a document is a row."""
     steps: tuple[StepRecord, ...]
@@ -124,11 +144,23 @@ class Manifest(Contract):
         return ws.root / self.split(name).path
 
 
-def dataset_digest(sources: tuple[SourceRecord, ...], chunk_bytes: int | None, steps: tuple[StepRecord, ...]) -> str:
+def dataset_digest(
+    sources: tuple[SourceRecord, ...], chunk_bytes: int | None, steps: tuple[StepRecord, ...],
+    without: tuple[str, ...] = (),
+) -> str:  # fmt: skip
     """Digest of what a build's rows follow from."""
     done = [[step.kind, step.sql, step.values] for step in steps]
     contents = [source.content() for source in sources]
-    return sha256(canonical_json({"schema": 1, "sources": contents, "chunk": chunk_bytes, "steps": done}))
+    followed = {"schema": 1, "sources": contents, "chunk": chunk_bytes, "steps": done}
+    return sha256(canonical_json({**followed, "without": without} if without else followed))
+
+
+def require_dataset(named: str, manifest: Manifest) -> None:
+    """Refuse a manifest that is not the one that was named; `$dataset` and other names of a plan mean any."""
+    if not named.startswith("$") and named not in (manifest.name, manifest.dataset):
+        raise ToolError(
+            f"Dataset {named!r} was named, but {manifest.name} was given. Name {manifest.name} or '$dataset'."
+        )
 
 
 def read_manifest(ws: Workspace, dataset: str) -> Manifest:
