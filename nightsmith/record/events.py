@@ -30,6 +30,7 @@ EventKind = Literal[
     "refused",
     "budget",
     "warning",
+    "told",
     "study_paused",
     "study_resumed",
     "outcome",
