@@ -5,7 +5,8 @@ from collections.abc import Mapping
 
 from nightsmith.evals.types import LOWER_IS_BETTER, Target
 
-_SHARES = frozenset({"exact_match", "accuracy", "macro_f1", "token_f1", "f1", "pass_at_1", "rouge_l", "win_rate"})
+SHARES = frozenset({"exact_match", "accuracy", "macro_f1", "token_f1", "f1", "pass_at_1", "rouge_l", "win_rate"})
+"""Metrics between 0 and 1."""
 _LABELS: Mapping[str, str] = {
     "exact_match": "exact match",
     "macro_f1": "macro F1",
@@ -44,7 +45,7 @@ def value(metric: str, figure: float | None) -> str:
     """A metric's value: shares in per cent, others with four decimals; `–` where there is none."""
     if figure is None or not math.isfinite(figure):
         return "–"
-    text = f"{100 * figure:.1f} %" if metric in _SHARES else decimal(figure)
+    text = f"{100 * figure:.1f} %" if metric in SHARES else decimal(figure)
     return text.replace("-", MINUS)
 
 
@@ -52,7 +53,7 @@ def difference(metric: str, figure: float | None) -> str:
     """A signed difference of two values of the metric; shares in points."""
     if figure is None or not math.isfinite(figure):
         return "–"
-    text = f"{100 * figure:+.1f} points" if metric in _SHARES else f"{figure:+.4f}"
+    text = f"{100 * figure:+.1f} points" if metric in SHARES else f"{figure:+.4f}"
     return text.replace("-", MINUS)
 
 

@@ -48,6 +48,8 @@ class State(TypedDict):
     """Trial whose checkpoint is unsealed."""
     ended: str
     """Why the study ends early; empty while it does not."""
+    edits: dict[str, str]
+    """Changes to the plan that was shown, as typed: name -> value; empty once they are in the goal."""
 
 
 class WaitState(TypedDict):

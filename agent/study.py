@@ -31,7 +31,7 @@ from nightsmith.trainer import jobs
 from nightsmith.trainer.jobrows import STARTED
 
 POLL_S = 0.25
-START: dict[str, Any] = {"queue": [], "running": [], "steps": {}, "confirmed": [], "winner": None, "ended": ""}
+START: dict[str, Any] = {"queue": [], "running": [], "steps": {}, "confirmed": [], "winner": None, "ended": "", "edits": {}}
 """State of a study that has not begun."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 DRAIN_GRACE_S = 30.0

@@ -6,7 +6,8 @@ from typing import Any
 from langgraph.runtime import Runtime
 from langgraph.types import Command, interrupt
 
-from nightsmith.agent import dossier
+from nightsmith.agent import dossier, editing
+from nightsmith.agent.goal import GoalSpec
 from nightsmith.agent.preflight import preflight
 from nightsmith.agent.services import Services
 from nightsmith.agent.state import State
@@ -53,15 +54,36 @@ async def clarify(state: State, runtime: Runtime[Services]) -> Go:
 
 
 async def check_world(state: State, runtime: Runtime[Services]) -> Go:
-    """Preflight: whether data and hardware exist, and what the study will take."""
+    """Preflight: whether data and hardware exist, and what the study will take. A refused edit changes nothing."""
     ws, study = runtime.context.ws, state["study"]
+    edits = state.get("edits") or {}
     try:
-        plan = await asyncio.to_thread(preflight, dossier.goal_spec(ws, study), ws, runtime.context.cwd)
+        spec = _edited(ws, study, edits) if edits else dossier.goal_spec(ws, study)
+        plan = await asyncio.to_thread(preflight, spec, ws, runtime.context.cwd)
     except NightsmithError as refusal:
-        return _blocked(ws, study, str(refusal))
+        if not edits:
+            return _blocked(ws, study, str(refusal))
+        events.append(ws, study, "warning", data={"reason": f"Not edited: {refusal}"})
+        return Command(goto="approve", update={"edits": {}})
+    if edits:
+        _save_edited(ws, study, spec, edits)
     dossier.save(ws, study, "plan", plan.model_dump(mode="json"))
     events.append(ws, study, "preflight", data={"estimate": plan.estimate.model_dump(mode="json")})
-    return Command(goto="approve")
+    return Command(goto="approve", update={"edits": {}})
+
+
+def _edited(ws: Workspace, study: str, edits: dict[str, str]) -> GoalSpec:
+    """The goal with a person's changes. Raises CannotEdit."""
+    return editing.edited(dossier.goal_spec(ws, study), {}, edits, dossier.study_plan(ws, study).recipe)[0]
+
+
+def _save_edited(ws: Workspace, study: str, spec: GoalSpec, edits: dict[str, str]) -> None:
+    """The goal as edited takes the place of the goal as read; each edited place says so in its source."""
+    reading = dossier.load(ws, study, "interpretation")
+    _, sources = editing.edited(spec, reading["sources"], edits, dossier.study_plan(ws, study).recipe)
+    saved = reading | {"spec": spec.model_dump(mode="json"), "sources": sources}
+    dossier.save(ws, study, "interpretation", saved)
+    studies.set_spec(ws, study, saved["spec"])
 
 
 def envelope(ws: Workspace, study: str) -> Envelope:
@@ -80,26 +102,43 @@ def envelope(ws: Workspace, study: str) -> Envelope:
 
 
 async def approve(state: State, runtime: Runtime[Services]) -> Go:
-    """Nothing starts before a person (or a schedule that a person made) approved the envelope."""
+    """Nothing starts before a person (or a schedule that a person made) approved the envelope, edited or not."""
     ws, study = runtime.context.ws, state["study"]
     answer = interrupt({"kind": "approval", "study": study})
+    if answer.get("edits"):
+        return Command(goto="preflight", update={"edits": answer["edits"]})
     if not answer["approved"]:
-        return Command(goto="report", update={"ended": "The plan was not approved."})
+        return _rejected(ws, study, answer)
     given = approvals.approve(ws, envelope(ws, study), how=answer["how"])
     budget.open_account(ws, study, given.envelope.budget)
     events.append(ws, study, "approval", data={"by": given.by, "how": given.how, "hash": given.envelope_digest})
     return Command(goto="baseline")
 
 
-def renew(ws: Workspace, study: str) -> None:
+def _rejected(ws: Workspace, study: str, answer: dict[str, Any]) -> Go:
+    """The study ends; why its plan was turned down is kept."""
+    told = "The plan was not approved" + (f": {answer['reason']}" if answer.get("reason") else "")
+    if answer.get("how") == "console":
+        events.append(ws, study, "approval", data={"decision": "rejected", "reason": answer.get("reason", "")})
+    return Command(goto="report", update={"ended": f"{told.rstrip('.')}."})
+
+
+def renew(ws: Workspace, study: str, how: approvals.How = "flag") -> None:
     """Approve the same envelope anew, where the one that was approved has expired meanwhile."""
+    if is_expired(ws, study):
+        approvals.approve(ws, envelope(ws, study), how=how)
+
+
+def is_expired(ws: Workspace, study: str) -> bool:
+    """Whether the study was approved, and the approval covers nothing any more."""
     if not budget.is_open(ws, study):
-        return
+        return False
     try:
         with ws.read() as db:
             approvals.require(db, study, kind="evaluate", time_limit_s=1)
     except NotApproved:
-        approvals.approve(ws, envelope(ws, study), how="flag")
+        return True
+    return False
 
 
 def _blocked(ws: Workspace, study: str, reason: str) -> Go:
