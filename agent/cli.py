@@ -77,27 +77,32 @@ def stop(study: Study, workspace: Workspace_ = None) -> None:
 
 
 @app.command()
-def show(study: Study, as_json: Json = False, workspace: Workspace_ = None) -> None:
+def show(
+    study: Study,
+    every: Annotated[bool, typer.Option("--all", help="Show every trial of a long study.")] = False,
+    as_json: Json = False,
+    workspace: Workspace_ = None,
+) -> None:
     """One study: goal, trials, verdicts, budget, outcome."""
-    from nightsmith.agent import session
+    from nightsmith.agent import display
 
-    raise typer.Exit(session.show(study, workspace, as_json=as_json))
+    raise typer.Exit(display.show(study, workspace, as_json=as_json, every=every))
 
 
 @app.command()
 def studies(as_json: Json = False, workspace: Workspace_ = None) -> None:
     """All studies of the workspace."""
-    from nightsmith.agent import session
+    from nightsmith.agent import display
 
-    raise typer.Exit(session.studies_table(workspace, as_json=as_json))
+    raise typer.Exit(display.studies_table(workspace, as_json=as_json))
 
 
 @app.command()
 def report(study: Study, workspace: Workspace_ = None) -> None:
     """Write a study's report (HTML and Markdown) anew and print where it lies."""
-    from nightsmith.agent import session
+    from nightsmith.agent import display
 
-    raise typer.Exit(session.report(study, workspace))
+    raise typer.Exit(display.report(study, workspace))
 
 
 @app.command()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from nightsmith.agent import account, dossier, event_words, figures, history
 from nightsmith.agent.escape import plain
 from nightsmith.agent.goal import GoalSpec
+from nightsmith.agent.telling import telling
 from nightsmith.agent.view import StudySummary, StudyView, TrialView
 from nightsmith.record.events import Event
 from nightsmith.record.workspace import Workspace
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 _WIDEST = 120
 """Columns beyond which lines are only harder to read."""
+_LINES = 12
+"""Refusals and warnings of a study that `show` prints without being asked for all."""
 _STYLES = {
     "PROVEN": "bold green", "MET": "bold green", "IMPROVED": "bold green", "PROMOTED": "green", "FINISHED": "green",
     "REJECTED": "red", "TAMPERED": "bold red", "BLOCKED": "bold red", "INCONCLUSIVE": "yellow", "UNVERIFIED": "yellow",
@@ -49,13 +52,22 @@ def study_table(rows: Sequence[StudySummary]) -> str:
     return _drawn(table)
 
 
-def show(view: StudyView) -> str:
-    """`nightsmith show`: outcome first, then trials, cost, what was refused."""
+def show(view: StudyView, *, every: bool = False) -> str:
+    """`nightsmith show`: outcome first, then trials (of a long study the telling ones), cost, what was refused."""
     head = [_sentence(account.outcome_sentence(view)), _text(f"Goal: {view.goal}"), *_facts(view), ""]
-    tail: list[RenderableType] = [*_lines("Refused", [refusal.what for refusal in view.refusals])]
-    tail += _lines("Noticed", view.warnings)
+    shown = view.proposed if every else telling(view)
+    left = len(view.proposed) - len(shown)
+    more = [_text(f"… {left:,} more trials, --all shows them.", style="dim")] if left else []
+    tail: list[RenderableType] = [*_lines("Refused", _newest([refusal.what for refusal in view.refusals], every=every))]
+    tail += _lines("Noticed", _newest(view.warnings, every=every))
     tail.append(_text(f"Cost: {_cost(view)}"))
-    return _drawn(*head, *([_trials(view), ""] if view.proposed else []), *tail)
+    return _drawn(*head, *([_trials(view, shown), *more, ""] if shown else []), *tail)
+
+
+def _newest(lines: Sequence[str], *, every: bool) -> list[str]:
+    """The newest lines; how many more there are."""
+    left = 0 if every else max(0, len(lines) - _LINES)
+    return [*([f"… {left:,} earlier ones, --all shows them."] if left else []), *lines[left:]]
 
 
 def plan_card(ws: Workspace, study: str) -> str:
@@ -223,9 +235,9 @@ def _facts(view: StudyView) -> "list[RenderableType]":
     return [_pairs(rows)]
 
 
-def _trials(view: StudyView) -> "Table":
+def _trials(view: StudyView, shown: Sequence[TrialView]) -> "Table":
     table = _table("#", "Change", ">Dev", ">Difference [95 %]", "Verdict", ">Cost")
-    for trial in view.proposed:
+    for trial in shown:
         value = trial.screen.value if trial.screen else None
         verdict = _decision(trial.decision.value if trial.decision else trial.status)
         mark = "*" if trial.number == view.winner else ""

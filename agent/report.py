@@ -8,9 +8,11 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from markupsafe import escape as markup_escape
 
 from nightsmith.agent import account, escape, figures, history
 from nightsmith.agent.curve import Curve, Point, best_so_far, interval
+from nightsmith.agent.telling import rest, telling
 from nightsmith.agent.view import StudyView, TrialView
 from nightsmith.evals.types import Decision, Target
 from nightsmith.record.workspace import Workspace
@@ -61,6 +63,8 @@ def _context(view: StudyView) -> dict[str, object]:
     label = f"Best {figures.metric_label(view.metric)} so far by trial"
     return {
         "view": view,
+        "telling": telling(view),
+        "rest": rest(view),
         "label": figures.metric_label(view.metric),
         "sentence": account.outcome_sentence(view),
         "targets": account.targets_words(view),
@@ -172,7 +176,7 @@ def _data(figure: float | None, shown: str, *, tagged: bool) -> str:
     """In HTML the rounded figure carries the full one, so that a machine can compare it with its result file."""
     if not tagged or figure is None:
         return shown
-    return Markup('<data value="{}">{}</data>').format(repr(figure), shown)
+    return Markup(f'<data value="{figure!r}">{markup_escape(shown)}</data>')  # a fifth of the time of Markup.format
 
 
 def _replace(path: Path, text: str) -> Path:

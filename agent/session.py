@@ -9,9 +9,9 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from nightsmith.agent import dossier, history, render, understand
-from nightsmith.agent import report as reporting
+from nightsmith.agent import dossier, render, understand
 from nightsmith.agent.desk import FlagDesk, desk
+from nightsmith.agent.opening import opened
 from nightsmith.agent.planner import Interpretation, Planner
 from nightsmith.agent.planning import Machine, study_plan
 from nightsmith.agent.preflight import preflight
@@ -22,7 +22,7 @@ from nightsmith.record import approvals, budget, events, leases, studies
 from nightsmith.record.approvals import Envelope
 from nightsmith.record.budget import Budget
 from nightsmith.record.errors import Busy, NightsmithError
-from nightsmith.record.workspace import Workspace, open_workspace
+from nightsmith.record.workspace import Workspace
 from nightsmith.trainer import jobs
 from nightsmith.trainer.spec import RunSpec, RunStatus
 
@@ -32,7 +32,7 @@ MANUAL = "manual"
 
 def run(goal: str, path: Path | None, *, yes: bool, as_json: bool) -> int:
     """Make a study of the goal and drive it."""
-    ws = _open(path)
+    ws = opened(path)
     study = studies.create(ws, goal)
     dossier.save(ws, study, "folder", str(Path.cwd()))
     events.append(ws, study, "study_started", data={"goal": goal})
@@ -41,7 +41,7 @@ def run(goal: str, path: Path | None, *, yes: bool, as_json: bool) -> int:
 
 def resume(study: str, path: Path | None, *, answers: list[str], yes: bool, as_json: bool) -> int:
     """Drive a study on from where it stands; while somebody else does, watch."""
-    ws = _open(path)
+    ws = opened(path)
     studies.get(ws, study)  # says which studies there are
     front = desk(ws, yes=yes, as_json=as_json, answers=answers)
     if yes:
@@ -101,7 +101,7 @@ def _is_driven(ws: Workspace, study: str) -> bool:
 
 def stop(study: str, path: Path | None) -> int:
     """Ask for the end; where nobody drives the study, bring it to its end here."""
-    ws = _open(path)
+    ws = opened(path)
     if studies.get(ws, study).outcome is not None:
         print(f"{study} has ended already: {studies.get(ws, study).outcome}.")
         return 0
@@ -150,7 +150,7 @@ def _planned(reading: Interpretation, path: Path | None, *, check: bool) -> dict
         return answer
     try:
         if check:
-            drawn = preflight(reading.spec, _open(path), Path.cwd())
+            drawn = preflight(reading.spec, opened(path), Path.cwd())
         else:
             drawn = study_plan(reading.spec, Machine(devices=len(leases.devices())))
     except NightsmithError as refusal:
@@ -160,32 +160,10 @@ def _planned(reading: Interpretation, path: Path | None, *, check: bool) -> dict
     return answer | {"plan": shown["calls"], "estimate": shown["estimate"]}
 
 
-def show(study: str, path: Path | None, *, as_json: bool) -> int:
-    """One study, readable at 80 columns or as JSON."""
-    view = history.load(_open(path), study)
-    print(view.model_dump_json(indent=1) if as_json else render.show(view))
-    return 0
-
-
-def studies_table(path: Path | None, *, as_json: bool) -> int:
-    """All studies, one line each."""
-    rows = history.summaries(_open(path))
-    print(json.dumps([row.model_dump(mode="json") for row in rows]) if as_json else render.study_table(rows))
-    return 0
-
-
-def report(study: str, path: Path | None) -> int:
-    """Write the report again from the truth."""
-    ws = _open(path)
-    studies.get(ws, study)
-    print(reporting.write(ws, study))
-    return 0
-
-
 def train(spec_file: Path, path: Path | None, *, study: str, time_limit_s: float, yes: bool, as_json: bool) -> int:
     """One job by hand. Its account is a study's, or `manual` with the limits of nightsmith.toml."""
     spec: RunSpec = _parse_spec(spec_file)
-    ws = _open(path)
+    ws = opened(path)
     account = study or MANUAL
     if not study:
         _open_manual(ws, spec, time_limit_s, yes=yes)
@@ -242,11 +220,3 @@ def _read(path: Path) -> str:
         return path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise NightsmithError(f"Cannot read {path}: {error}.") from None
-
-
-def _open(path: Path | None) -> Workspace:
-    """The workspace; what was mended while opening it is said."""
-    ws = open_workspace(path)
-    for note in ws.notes:
-        print(f"nightsmith: {note}", file=sys.stderr)
-    return ws

@@ -10,7 +10,6 @@ exit.json     attempt N has ended, and this is the result's digest: written last
 """
 
 import fcntl
-import json
 import os
 import threading
 import time
@@ -137,7 +136,7 @@ def read_end(run_dir: Path, attempt: int) -> RunResult | None:
     with suppress(FileNotFoundError, ValueError):
         text = (run_dir / RESULT).read_text()
         if sha256(text) == record.result_digest:
-            return RunResult.model_validate(json.loads(text))
+            return RunResult.model_validate_json(text)
     raise Damaged(f"{run_dir / RESULT} is not the file that its exit record names. Start the job under another step.")
 
 

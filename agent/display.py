@@ -1,0 +1,31 @@
+"""What the reading commands do: `studies`, `show`, `report`. Apart from `session`, whose graph takes long to load."""
+
+import json
+from pathlib import Path
+
+from nightsmith.agent import history, render
+from nightsmith.agent import report as reporting
+from nightsmith.agent.opening import opened
+from nightsmith.record import studies
+
+
+def show(study: str, path: Path | None, *, as_json: bool, every: bool = False) -> int:
+    """One study, readable at 80 columns or as JSON. JSON has every trial, text only those that matter most."""
+    view = history.load(opened(path), study)
+    print(view.model_dump_json(indent=1) if as_json else render.show(view, every=every))
+    return 0
+
+
+def studies_table(path: Path | None, *, as_json: bool) -> int:
+    """All studies, one line each."""
+    rows = history.summaries(opened(path))
+    print(json.dumps([row.model_dump(mode="json") for row in rows]) if as_json else render.study_table(rows))
+    return 0
+
+
+def report(study: str, path: Path | None) -> int:
+    """Write the report again from the truth."""
+    ws = opened(path)
+    studies.get(ws, study)
+    print(reporting.write(ws, study))
+    return 0
