@@ -160,3 +160,13 @@ def _trials(ids: Any, found: tuple[Mention, ...]) -> tuple[int, ...]:
     if not isinstance(ids, list) or not set(ids) <= set(known):  # pyright: ignore[reportUnknownArgumentType]
         raise WireError(f"t: {ids!r} must list ids of trials that the text names ({', '.join(known) or 'none'}).")
     return tuple(dict.fromkeys(known[name] for name in ids))  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+
+
+def compress(said: Utterance, found: tuple[Mention, ...]) -> Wire:
+    """The wire form of an utterance, for corpora. WireError where the text lacks a trial of it."""
+    ids = {mention.number: mention.id for mention in found}
+    missing = [number for number in said.trials if number not in ids]
+    if missing:
+        raise WireError(f"The text names no trial {missing[0]}; it names {', '.join(map(str, ids)) or 'none'}.")
+    parts = {"k": said.kind, "t": [ids[n] for n in said.trials], "set": said.setting, "dir": said.direction}
+    return {key: value for key, value in parts.items() if value}

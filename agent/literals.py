@@ -335,7 +335,9 @@ NUMBER_RULES: tuple[Callable[[str, str], Iterator[Reading]], ...] = (_compound, 
 def _any_amount(masked: str) -> Iterator[Reading]:
     """Words that compare without a number ("any improvement", "must not drop"): zero."""
     for match in re.finditer(rf"\b(?:{lexicon.ANY_CUES})\b", masked, re.IGNORECASE):
-        amount = re.search(r"\d\W{0,2}(?:%|points?|percent)?\W?$", masked[max(0, match.start() - 10) : match.start()])
+        amount = re.search(
+            r"(?<![A-Za-z])\d\W{0,2}(?:%|points?|percent)?\W?$", masked[max(0, match.start() - 10) : match.start()]
+        )
         if amount and re.match(r"better|worse|lower|higher|below|above|under", match.group(), re.IGNORECASE):
             continue
         yield Reading("number", 0.0, match.span(), "no amount named", None, f"0 {match.group()[:24]}")

@@ -14,7 +14,7 @@ _PATH_RE = re.compile(
       [a-z][a-z0-9+.-]*://[^\s"'<>`]+ |
       (?:~|\.{{1,2}})?/[^\s"'`,;:!?()]+ |
       [A-Za-z]:\\[^\s"'`,;]+ |
-      [\w*?@.\[\]{{}}][\w*?@.=\[\]{{}}-]*(?:/[\w*?@.=\[\]{{}}-]+)+/? |
+      [\w*?@.\[\]{{}}][\w*?@.=\[\]{{}}-]*(?:/[\w*?@.=&+\[\]{{}}-]+)+/? |
       [\w*?-][\w*?.-]*/(?=[\s,.;:!?)]|$) |
       [\w*?\[-][\w*?.\[\]&+-]*\.(?:{lexicon.EXTENSIONS})(?:\.(?:gz|zst|bz2))?(?![\w/])
     )""",
@@ -24,7 +24,9 @@ _GENERATED_RE = re.compile(
     r"(?<![\w/])reasoning[-_]gym:\w+(?:\?[\w.+-]+=[\w.,+\[\]-]*(?:&[\w.+-]+=[\w.,+\[\]-]*)*)?", re.IGNORECASE
 )
 """A generating source with its parameters."""
-_KEY_RE = re.compile(r"(?:data|dataset|corpus|source|path|file|input|train|eval|from|on)=")
+_KEY_RE = re.compile(
+    r"(?:data|dataset|corpus|source|path|file|input|model|train|eval|test|dev|from|on)=", re.IGNORECASE
+)
 _NOT_PATH_RE = re.compile(
     r"^(?:and/or|or/and|[\d.]+/[\d.]+|w/o?|n/a|tokens?/s\w*|(?:gpu|gpus|cpu)/\w+|yes/no|i/o|he/she|km/h|24/7|"
     r"input/output|e\.g|i\.e)\W*$",

@@ -1,8 +1,8 @@
 """Write the training corpus of the embedded planner: prompts as the planner gets them, answers in the wire form.
 
-    python examples/planner/corpus.py OUT_DIR [--goals 1150] [--proposals 400] [--seed 0] [--tokenizer tokenizer.json]
+    python examples/planner/corpus.py OUT_DIR [--goals 350] [--tuning 600] … [--seed 0] [--tokenizer tokenizer.json]
 
-Goals come from the grammar and from `handwritten.jsonl`; `heldout.jsonl` is never read here.
+Examples come from the grammars and from the `handwritten*.jsonl` files; the `heldout*.jsonl` files are never read here.
 """
 
 import argparse
@@ -11,15 +11,19 @@ import random
 import re
 import statistics
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import grammar
 import parts
 import propose_cases
+import refusals
+import sayings
+import tuning_goals
 
-from nightsmith.agent import literals, prompting, proposals, wire
+from nightsmith.agent import conversing, literals, prompting, proposals, wire
+from nightsmith.agent.conversing import ConverseRequest
 
 HERE = Path(__file__).parent
 
@@ -76,13 +80,20 @@ def _unambiguous(goal: str) -> bool:
     return max(Counter(values).values(), default=0) < 2
 
 
-def grammar_examples(number: int, seed: int, failures: list[str]) -> Iterator[dict[str, str]]:
-    """Examples from the grammar. Noise that would destroy a literal is left out."""
+def grammar_examples(
+    make: Callable[[random.Random], Iterable[parts.Part]], number: int, seed: str, failures: list[str]
+) -> Iterator[dict[str, str]]:
+    """Examples from a grammar. Noise that would destroy a literal is left out."""
     r, seen = random.Random(seed), set[str]()
     while len(seen) < number:
-        clean, gold = grammar.goal(r)
-        if not _unambiguous(clean):
-            continue
+        for clean, gold in make(r):
+            yield from _noisy(r, clean, gold, seen, failures)
+
+
+def _noisy(
+    r: random.Random, clean: str, gold: parts.Gold, seen: set[str], failures: list[str]
+) -> Iterator[dict[str, str]]:
+    if _unambiguous(clean):
         for text in dict.fromkeys((parts.noise(r, clean), clean)):
             try:
                 example = interpret_example(text, gold)
@@ -94,6 +105,37 @@ def grammar_examples(number: int, seed: int, failures: list[str]) -> Iterator[di
                 seen.add(example["prompt"])
                 yield example
             break
+
+
+def converse_example(request: ConverseRequest, gold: dict[str, Any]) -> dict[str, str]:
+    """One example of the converse decision. WireError where the text lacks a trial of the gold utterance."""
+    found = conversing.mentions(request)
+    answer = conversing.compress(conversing.Utterance(**gold), found)
+    conversing.expand(answer, request, found)
+    return {
+        "prompt": prompting.chat_text(prompting.converse_messages(request, found)),
+        "completion": compact(answer),
+    }
+
+
+def saying_examples(number: int, seed: str) -> Iterator[dict[str, str]]:
+    """Examples of what people say, without those in which noise destroyed the name of a trial."""
+    r, seen = random.Random(seed), set[str]()
+    while len(seen) < number:
+        try:
+            example = converse_example(*sayings.saying(r))
+        except wire.WireError:
+            continue
+        if example["prompt"] not in seen:
+            seen.add(example["prompt"])
+            yield example
+
+
+def handwritten_sayings(path: Path) -> Iterator[dict[str, str]]:
+    """What people say, written by hand."""
+    for line in path.read_text().splitlines():
+        case = json.loads(line)
+        yield converse_example(sayings.request(case["text"], case["last_trial"]), case["gold"])
 
 
 def handwritten_examples(path: Path) -> Iterator[dict[str, str]]:
@@ -119,39 +161,58 @@ def token_counts(examples: list[dict[str, str]], tokenizer: Path) -> list[int]:
     return [len(encode(example["prompt"] + example["completion"]).ids) + 1 for example in examples]
 
 
+GRAMMARS: dict[str, tuple[Callable[[random.Random], Iterable[parts.Part]], int]] = {
+    "goals": (lambda r: (grammar.goal(r),), 350),
+    "tuning": (lambda r: (tuning_goals.goal(r),), 600),
+    "blocked": (lambda r: (refusals.blocked(r),), 200),
+    "honest": (lambda r: (refusals.honest(r),), 130),
+    "contrasts": (refusals.contrast, 260),
+}
+"""Grammars of goals, and how many examples each gives."""
+
+
+def examples(args: argparse.Namespace, failures: list[str]) -> dict[str, list[dict[str, str]]]:
+    """All examples by where they come from."""
+    r = random.Random(args.seed + 1)
+    found = {
+        name: list(grammar_examples(make, getattr(args, name), f"{name} {args.seed}", failures))
+        for name, (make, _) in GRAMMARS.items()
+    }
+    repaired = (repair_example(*grammar.pretrain(r), r) for _ in range(4 * args.repairs))
+    found["repair"] = [example for example in repaired if example is not None][: args.repairs]
+    proposed = (propose_example(r) for _ in range(args.proposals))
+    found["propose"] = list({example["prompt"]: example for example in proposed}.values())
+    found["sayings"] = list(saying_examples(args.sayings, f"sayings {args.seed}"))
+    by_hand = [*handwritten_examples(HERE / "handwritten.jsonl")]
+    by_hand += handwritten_examples(HERE / "handwritten_tuning.jsonl")
+    by_hand += handwritten_sayings(HERE / "handwritten_converse.jsonl")
+    found["handwritten"] = by_hand * args.repeat
+    return found
+
+
 def main() -> None:
     """Write train.jsonl and dev.jsonl (one in forty) and print the counts."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--goals", type=int, default=1100)
-    parser.add_argument("--proposals", type=int, default=400)
-    parser.add_argument("--repeat", type=int, default=2, help="copies of the handwritten goals")
+    for name, (_, number) in GRAMMARS.items():
+        parser.add_argument(f"--{name}", type=int, default=number)
+    parser.add_argument("--sayings", type=int, default=500)
+    parser.add_argument("--proposals", type=int, default=180)
+    parser.add_argument("--repairs", type=int, default=20)
+    parser.add_argument("--repeat", type=int, default=1, help="copies of what was written by hand")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tokenizer", type=Path)
     args = parser.parse_args()
     failures: list[str] = []
-    r = random.Random(args.seed + 1)
-    examples = list(grammar_examples(args.goals, args.seed, failures))
-    repaired = [example for _ in range(80) if (example := repair_example(*grammar.pretrain(r), r)) is not None][:25]
-    written = list(handwritten_examples(HERE / "handwritten.jsonl")) if (HERE / "handwritten.jsonl").exists() else []
-    proposed = list(
-        {example["prompt"]: example for example in (propose_example(r) for _ in range(args.proposals))}.values()
-    )
-    everything = [*examples, *written * args.repeat, *proposed, *repaired]
-    r.shuffle(everything)
+    found = examples(args, failures)
+    everything = [example for part in found.values() for example in part]
+    random.Random(args.seed + 2).shuffle(everything)
     args.out.mkdir(parents=True, exist_ok=True)
     held = len(everything) // 40
     write(args.out / "train.jsonl", everything[held:])
     write(args.out / "dev.jsonl", everything[:held])
-    counts = {
-        "grammar": len(examples),
-        "handwritten": len(written),
-        "propose": len(proposed),
-        "repair": len(repaired),
-        "train": len(everything) - held,
-        "dev": held,
-        "grammar_goals_refused": len(failures),
-    }
+    counts: dict[str, int] = {name: len(part) for name, part in found.items()}
+    counts |= {"train": len(everything) - held, "dev": held, "grammar_goals_refused": len(failures)}
     if args.tokenizer:
         tokens = token_counts(everything, args.tokenizer)
         counts |= {

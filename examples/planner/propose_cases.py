@@ -5,7 +5,7 @@ from typing import Any
 
 from nightsmith.agent.proposals import SETTINGS, Decision, PastTrial, ProposeRequest, SettingState
 
-ORDER = (
+PRETRAIN_ORDER = (
     ("learning_rate", "raise", "faster"),
     ("batch_size", "lower", "updates"),
     ("num_experts", "lower", "lighter"),
@@ -19,8 +19,35 @@ ORDER = (
     ("hidden_size", "raise", "capacity"),
     ("num_steps", "raise", "longer"),
 )
-"""First choices, best first."""
-REVERSIBLE = frozenset({"learning_rate", "batch_size", "num_experts", "num_layers", "hidden_size"})
+SFT_ORDER = (
+    ("learning_rate", "raise", "faster"),
+    ("num_steps", "raise", "longer"),
+    ("lora_rank", "raise", "capacity"),
+    ("batch_size", "lower", "updates"),
+    ("schedule", "tune", "decay"),
+    ("lora_alpha", "raise", "faster"),
+    ("warmup_share", "lower", "faster"),
+    ("max_len", "raise", "whole_rows"),
+    ("weight_decay", "raise", "milder"),
+    ("adaptation", "tune", "capacity"),
+)
+"""First choices of the two kinds of study, best first."""
+REVERSIBLE = frozenset(
+    {"learning_rate", "batch_size", "num_experts", "num_layers", "hidden_size", "lora_rank", "lora_alpha"}
+)
+SFT_VALUES: dict[str, tuple[Any, ...]] = {
+    "learning_rate": (2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3),
+    "batch_size": (2, 4, 8, 16, 32),
+    "num_steps": (50, 100, 200, 400, 800),
+    "lora_rank": (4, 8, 16, 32),
+    "lora_alpha": (8.0, 16.0, 32.0, 64.0),
+    "max_len": (128, 256, 512),
+    "schedule": ("cosine", "linear", "constant"),
+    "warmup_share": (0.02, 0.05, 0.1),
+    "weight_decay": (0.0, 0.05, 0.1),
+    "adaptation": ("lora", "full"),
+}
+SFT_ONLY = frozenset({"lora_rank", "lora_alpha", "max_len", "adaptation"})
 VALUES: dict[str, tuple[Any, ...]] = {
     "learning_rate": (3e-4, 5e-4, 1e-3, 2e-3, 3e-3, 4e-3, 6e-3),
     "batch_size": (4, 8, 16, 32),
@@ -50,16 +77,32 @@ OBJECTIVES = (
     "improve bits_per_byte",
     "perplexity < {y}; loss < {z}",
 )
+SFT_OBJECTIVES = (
+    "exact_match >= {s}",
+    "exact_match > {s}",
+    "token_f1 >= {s}",
+    "exact_match >= {x} difference to baseline",
+    "accuracy >= {s}",
+    "exact_match max",
+    "exact_match >= 2 ratio to baseline",
+    "token_f1 > 0 difference to baseline",
+    "improve exact_match",
+    "exact_match >= {s}; token_f1 >= {s}",
+)
 OPPOSITE = {"raise": "lower", "lower": "raise"}
 
 
 def case(r: random.Random) -> tuple[ProposeRequest, dict[str, Any]]:
     """One request with its gold answer."""
-    names = [name for name in VALUES if name in ("learning_rate", "batch_size") or r.random() < 0.6]
-    states = tuple(SettingState(name=name, value=r.choice(VALUES[name])) for name in names)
+    values, objectives = r.choice(((VALUES, OBJECTIVES), (SFT_VALUES, SFT_OBJECTIVES)))
+    names = [name for name in values if name in ("learning_rate", "batch_size") or r.random() < 0.6]
+    states = tuple(SettingState(name=name, value=r.choice(values[name])) for name in names)
     history = _history(r, names)
-    objective = r.choice(OBJECTIVES).format(
-        x=r.choice((0.05, 0.1, 0.2, 0.3)), y=r.choice((4, 8, 12, 20)), z=r.choice((2.1, 2.8, 3.2))
+    objective = r.choice(objectives).format(
+        x=r.choice((0.05, 0.1, 0.2, 0.3)),
+        y=r.choice((4, 8, 12, 20)),
+        z=r.choice((2.1, 2.8, 3.2)),
+        s=r.choice((0.4, 0.6, 0.7, 0.85, 0.9)),
     )
     left = r.choice((0, 1, 1, 2, 2, 3, 4, 6, 8)) if history else r.choice((2, 3, 4, 4, 6, 8))
     request = ProposeRequest(
@@ -125,7 +168,8 @@ def _options(history: tuple[PastTrial, ...], names: list[str]) -> list[tuple[str
         (trial for trial in last.values() if trial.decision == "promising"), key=lambda trial: -(trial.gain or 0)
     )
     on = [(str(trial.setting), trial.direction, "continue") for trial in gains[:1]]
-    fresh = [option for option in ORDER if option[0] in names and option[0] not in last]
+    order = SFT_ORDER if SFT_ONLY & set(names) else PRETRAIN_ORDER
+    fresh = [option for option in order if option[0] in names and option[0] not in last]
     tried = {(trial.setting, trial.direction) for trial in history}
     back = [
         (str(trial.setting), OPPOSITE[str(trial.direction)], "reverse")

@@ -4,7 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-_STOCK: dict[str, Any] = json.loads((Path(__file__).parent / "wording.json").read_text())
+
+def stock(name: str) -> dict[str, Any]:
+    """Words and sentences of one file."""
+    return json.loads((Path(__file__).parent / name).read_text())
+
+
+_STOCK = stock("wording.json")
 
 PHRASES: list[str] = _STOCK["PHRASES"]
 FOLDERS: list[str] = _STOCK["FOLDERS"]
