@@ -6,14 +6,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, model_validator
-
 from nightsmith.record.digest import file_digest
 from nightsmith.record.workspace import Workspace
-from nightsmith.tools.base import ToolArgs, ToolError
+from nightsmith.tools.base import ToolError
 from nightsmith.tools.data import engine, steps
+from nightsmith.tools.data.columns import propose, require_columns
+from nightsmith.tools.data.held_out import HELD_OUT, write_held_out
 from nightsmith.tools.data.ingest import BuildProgress, OnProgress, Reading, fingerprint, ingest
-from nightsmith.tools.data.manifest import Manifest, SourceRecord, SplitRecord, StepRecord, dataset_digest
+from nightsmith.tools.data.manifest import (
+    Manifest,
+    SourceRecord,
+    SplitRecord,
+    StepRecord,
+    dataset_digest,
+    read_manifest,
+)
+from nightsmith.tools.data.plan import MIN_ITEMS, BuildDataset, plan
 from nightsmith.tools.data.publish import intact, publish, staging
 from nightsmith.tools.data.readers import choose_text_columns, sample_records
 from nightsmith.tools.data.resolve import resolve
@@ -22,76 +30,8 @@ from nightsmith.tools.data.sources import Source
 if TYPE_CHECKING:
     import duckdb
 
-MIN_ITEMS = 8
-"""Fewest rows of dev and of each sealed fold: with fewer, nothing can be judged."""
 LOCK_WAIT_S = 600.0
 """How long a build waits for another process that builds the same dataset."""
-
-
-class BuildDataset(ToolArgs):
-    """Read sources, drop duplicates and what is too short or long, and publish train, dev and sealed splits."""
-
-    sources: tuple[str, ...] = Field(min_length=1, max_length=32)
-    """Folders, files, globs, built-in sources, or the words a goal uses for them."""
-    text_columns: tuple[str, ...] = ()
-    """Columns of tables that make the text, joined by newlines; empty: chosen by their names, and recorded."""
-    dedup: bool = True
-    """Drop rows whose text another row has already."""
-    min_bytes: int = Field(default=1, ge=0)
-    """Shortest text in bytes; text of white space only is always dropped."""
-    max_bytes: int = Field(default=2**26, gt=0)
-    """Longest text in bytes."""
-    chunk_bytes: int | None = Field(default=None, ge=64, le=2**26)
-    """Cut text files at line ends into rows of at most so many bytes; null: a document is one row."""
-    sample_rows: int | None = Field(default=None, gt=0)
-    """Keep so many rows of what is left; null: all, or `sample_share`."""
-    sample_share: float | None = Field(default=None, gt=0, le=1)
-    """Keep about this share of the rows; null: all, or `sample_rows`."""
-    dev_share: float = Field(default=0.05, gt=0, le=0.5)
-    """Share of the rows in dev."""
-    dev_rows: int | None = Field(default=None, ge=MIN_ITEMS)
-    """Rows in dev; null: a share."""
-    sealed_share: float = Field(default=0.05, ge=0, le=0.5)
-    """Share of the rows in all sealed folds together; 0: none, so that nothing can be proven on sealed data."""
-    split_by: Literal["text", "document"] = "text"
-    """What is placed as a whole: equal texts, or all rows of one document (with chunk_bytes; needs dedup)."""
-    num_folds: int = Field(default=1, ge=1, le=16)
-    """Sealed folds; each allows looks of its own."""
-    num_generated: int = Field(default=5000, gt=0, le=1_000_000)
-    """Rows of a generating source such as `reasoning-gym:<task>`."""
-    seed: int = Field(default=0, ge=0, lt=2**31)
-    """Seed of a generating source."""
-
-    @model_validator(mode="after")
-    def _one_kind_of_sample(self) -> "BuildDataset":
-        if self.sample_rows is not None and self.sample_share is not None:
-            raise ValueError("sample_rows and sample_share exclude each other: set one of them")
-        if self.min_bytes > self.max_bytes:
-            raise ValueError(f"min_bytes {self.min_bytes} is above max_bytes {self.max_bytes}")
-        if self.split_by == "document" and not self.dedup:
-            raise ValueError("split_by 'document' needs dedup, else equal texts could be in two splits")
-        return self
-
-    def compiled(self) -> tuple[steps.Step, ...]:
-        """The steps that these arguments mean, in order."""
-        done: list[steps.Step] = [steps.DedupStep()] if self.dedup else []
-        done.append(steps.LengthStep(min_bytes=self.min_bytes, max_bytes=self.max_bytes))
-        if self.sample_rows is not None:
-            done.append(steps.SampleStep(rows=self.sample_rows))
-        if self.sample_share is not None:
-            done.append(steps.SampleStep(share=self.sample_share))
-        done.append(
-            steps.SplitStep(
-                dev_share=self.dev_share, dev_rows=self.dev_rows,
-                sealed_share=self.sealed_share, num_folds=self.num_folds, by=self.split_by,
-            )
-        )  # fmt: skip
-        return tuple(done)
-
-    def splits(self) -> tuple[str, ...]:
-        """Names of the splits that are published."""
-        folds = tuple(f"fold{index}" for index in range(self.num_folds)) if self.sealed_share else ()
-        return ("train", "dev", *folds)
 
 
 def build_dataset(
@@ -112,30 +52,22 @@ def build_dataset(
         Busy: another process has been building the same dataset for ten minutes.
     """
     say = on_progress or _silent
-    sources = _labelled([resolve(ref, cwd=cwd) for ref in args.sources])
-    readings = tuple(_reading(source, args) for source in sources)
+    sources = _labelled([resolve(ref, cwd=cwd) for _, ref in args.by_role()])
+    readings = tuple(_reading(source, args, role) for source, (role, _) in zip(sources, args.by_role(), strict=True))
     records = fingerprint(readings, say)
     planned = plan(args)
-    dataset = dataset_digest(records, args.chunk_bytes, planned)
+    others = tuple(read_manifest(ws, digest) for digest in args.without)
+    dataset = dataset_digest(records, args.chunk_bytes, planned, tuple(sorted(other.dataset for other in others)))
     with ws.lock(f"data-{dataset[:12]}", wait_s=LOCK_WAIT_S):
         if found := intact(ws, dataset):
             say(BuildProgress("reused", 1, 1))
             return found
         with staging(ws, dataset[:12], num_bytes=sum(source.num_bytes for source in sources)) as folder:
+            write_held_out(ws, others, folder, chat=args.rows == "chat")
             manifest = _build(args, readings, records, planned, dataset, folder, say)
+            manifest = manifest.model_copy(update={"without": tuple(other.dataset for other in others)})
             publish(ws, manifest, folder)
     return manifest
-
-
-def plan(args: BuildDataset) -> tuple[StepRecord, ...]:
-    """The statements that a build runs, in order, with the values bound to them; row counts are still 0."""
-    done = [StepRecord(kind="ingest", sql=steps.render(steps.INGEST, target="ingest"))]
-    for step in args.compiled():
-        template, values = step.compile()
-        sql = steps.render(template, previous=done[-1].kind, target=step.kind)
-        done.append(StepRecord(kind=step.kind, sql=sql, values=values))
-    done.append(StepRecord(kind="publish", sql=steps.render(steps.PUBLISH, previous=done[-1].kind)))
-    return tuple(done)
 
 
 def _silent(progress: BuildProgress) -> None:
@@ -153,11 +85,24 @@ def _labelled(sources: list[Source]) -> list[Source]:
     return unique
 
 
-def _reading(source: Source, args: BuildDataset) -> Reading:
-    columns: tuple[str, ...] = ()
-    if source.kind != "text":
-        columns = choose_text_columns(source, args.text_columns, sample_records(source, seed=args.seed))
-    return Reading(source, columns, args.chunk_bytes, args.num_generated, args.seed)
+def _reading(source: Source, args: BuildDataset, role: Literal["train", "dev", "sealed"]) -> Reading:
+    reading = Reading(source, (), args.chunk_bytes, args.num_generated, args.seed, role=role)
+    if args.rows == "chat":
+        return _chat_reading(reading, args)
+    if source.kind == "text":
+        return reading
+    sample = sample_records(source, seed=args.seed)
+    return replace(reading, text_columns=choose_text_columns(source, args.text_columns, sample))
+
+
+def _chat_reading(reading: Reading, args: BuildDataset) -> Reading:
+    source = reading.source
+    sample = [] if source.kind == "text" else sample_records(source, seed=args.seed)
+    if given := args.columns.get(source.ref):
+        require_columns(source, given, sample)
+        return replace(reading, chat_columns=given)
+    found = propose(source, sample)
+    return replace(reading, chat_columns=found.columns, columns_why=found.why)
 
 
 def _build(
@@ -169,12 +114,13 @@ def _build(
     read = ingest(readings, records, rows, say)
     with engine.locked_connection(folder) as connection:
         done = tuple(_run(connection, planned, rows, read, say))
-        _require_enough(connection, args)
-        splits = tuple(_publish_splits(connection, args, done[-1].sql, rows, dataset, say))
+        _require_enough(connection, args, planned[-2].kind)
+        splits = tuple(_publish_splits(connection, args, done[-1], planned[-2].kind, rows, dataset, say))
     rows.unlink()
     return Manifest(
-        dataset=dataset, sources=read, chunk_bytes=args.chunk_bytes, steps=done, splits=splits, engine=engine.version()
-    )
+        dataset=dataset, rows=args.rows, sources=read, chunk_bytes=args.chunk_bytes, steps=done, splits=splits,
+        engine=engine.version(),
+    )  # fmt: skip
 
 
 def _run(
@@ -185,7 +131,9 @@ def _run(
     rows_in = sum(source.num_rows + source.num_without_text for source in read)
     for number, step in enumerate(planned[:-1], start=1):
         say(BuildProgress("step", number, len(planned)))
-        connection.execute(step.sql, {"rows": str(rows)} if step.kind == "ingest" else step.values)
+        files = {"$rows": rows, "$held_out": rows.with_name(HELD_OUT)}
+        bound = {name[1:]: str(path) for name, path in files.items() if f"({name})" in step.sql}
+        connection.execute(step.sql, {**step.values, **bound})
         rows_out = _count(connection, f"SELECT count(*) FROM {steps.ident(step.kind)}")
         yield step.model_copy(update={"rows_in": rows_in, "rows_out": rows_out})
         rows_in = rows_out
@@ -197,12 +145,13 @@ def _count(connection: "duckdb.DuckDBPyConnection", sql: str, values: dict[str, 
     return int(found[0] or 0) if found else 0
 
 
-def _require_enough(connection: "duckdb.DuckDBPyConnection", args: BuildDataset) -> None:
+def _require_enough(connection: "duckdb.DuckDBPyConnection", args: BuildDataset, table: str) -> None:
     """Refuse splits that are too small to judge anything by."""
-    counts = dict[str, int](connection.execute("SELECT split, count(*) FROM split GROUP BY split").fetchall())
+    found = connection.execute(f"SELECT split, count(*) FROM {steps.ident(table)} GROUP BY split").fetchall()
+    counts = dict[str, int](found)
     for name in args.splits():
         if counts.get(name, 0) < (1 if name == "train" else MIN_ITEMS):
-            raise ToolError(_too_few(args, name, counts))
+            raise ToolError((_too_few_of_role if args.is_keyed else _too_few)(args, name, counts))
 
 
 def _too_few(args: BuildDataset, name: str, counts: dict[str, int]) -> str:
@@ -215,19 +164,47 @@ def _too_few(args: BuildDataset, name: str, counts: dict[str, int]) -> str:
     )
 
 
+def _too_few_of_role(args: BuildDataset, name: str, counts: dict[str, int]) -> str:
+    have, total = counts.get(name, 0), sum(counts.values())
+    own = args.dev_sources if name == "dev" else args.sealed_sources if name == "fold0" else ()
+    if own:
+        return (
+            f"{have} rows of {', '.join(map(repr, own))} are left after all steps, and {name!r} is made of them; "
+            f"{MIN_ITEMS} or more with different prompts are needed. Add rows, or leave these sources out so that rows "
+            "of the training data are held out instead."
+        )
+    if name == "train" and args.has_roles:
+        return (
+            f"No row is left to train on: all are held out, or occur in evaluation data too ({total} rows there). Name "
+            "training data that is not the evaluation data."
+        )
+    held = (name == "dev" or not args.dev_sources) + (0 if args.sealed_sources else len(args.splits()) - 2)
+    return (
+        f"{total} rows are left after all steps, {have} of them in {name!r}; dev and each sealed fold need {MIN_ITEMS} "
+        "or more, train 1, and rows with one prompt stay together. That takes at least "
+        f"{MIN_ITEMS * held + 1} rows with different prompts: add data, or ask for fewer folds."
+    )
+
+
 def _publish_splits(
-    connection: "duckdb.DuckDBPyConnection", args: BuildDataset, sql: str, rows: Path, dataset: str, say: OnProgress
-) -> Iterator[SplitRecord]:
+    connection: "duckdb.DuckDBPyConnection", args: BuildDataset, last: StepRecord, table: str, rows: Path, dataset: str,
+    say: OnProgress,
+) -> Iterator[SplitRecord]:  # fmt: skip
     names = args.splits()
     for number, name in enumerate(names, start=1):
         path = rows.parent / f"{name}.parquet"
-        connection.execute(sql, {"rows": str(rows), "split": name, "path": str(path)})
+        connection.execute(last.sql, {"rows": str(rows), "split": name, "path": str(path)})
         say(BuildProgress("publish", number, len(names)))
-        total = "SELECT {} FROM ingest JOIN split USING (row_id) WHERE split = $split"
+        total = f"SELECT {{}} FROM ingest JOIN {steps.ident(table)} USING (row_id) WHERE split = $split"
+        values = {"split": name}
+        longest = ("max(num_bytes)", "max(answer_bytes)") if args.rows == "chat" else ()
+        most = [_count(connection, total.format(what), values) for what in longest] or [None, None]
         yield SplitRecord(
             name=name,
             path=f"{'sealed' if name.startswith('fold') else 'data'}/{dataset[:12]}/{path.name}",
             data_digest=file_digest(path),
-            rows=_count(connection, total.format("count(*)"), {"split": name}),
-            num_bytes=_count(connection, total.format("sum(num_bytes)"), {"split": name}),
+            rows=_count(connection, total.format("count(*)"), values),
+            num_bytes=_count(connection, total.format("sum(num_bytes)"), values),
+            max_row_bytes=most[0],
+            max_answer_bytes=most[1],
         )

@@ -7,6 +7,7 @@ from typing import Literal
 
 from nightsmith.record.digest import file_digest, sha256
 from nightsmith.tools.base import ToolError
+from nightsmith.tools.data.conversations import ChatColumns
 from nightsmith.tools.data.manifest import FileRecord, SourceRecord
 from nightsmith.tools.data.parquet import TextTableWriter
 from nightsmith.tools.data.readers import Row, rows
@@ -49,12 +50,18 @@ class Reading:
     """Rows of a generator."""
     seed: int
     """Seed of a generator."""
+    chat_columns: ChatColumns | None = None
+    """Columns whose values make conversations; None: rows are texts."""
+    columns_why: str = ""
+    """How these were found."""
+    role: Literal["train", "dev", "sealed"] = "train"
+    """What its rows are for."""
 
     def rows(self) -> Iterator[Row | None]:
         """The rows; None stands for a record without text."""
         return rows(
-            self.source, text_columns=self.text_columns, chunk_bytes=self.chunk_bytes,
-            num_generated=self.num_generated, seed=self.seed,
+            self.source, text_columns=self.text_columns, chat_columns=self.chat_columns,
+            chunk_bytes=self.chunk_bytes, num_generated=self.num_generated, seed=self.seed,
         )  # fmt: skip
 
 
@@ -86,14 +93,17 @@ def _record(reading: Reading, files: tuple[FileRecord, ...]) -> SourceRecord:
     drawn = f", {reading.num_generated} rows, seed {reading.seed}" if source.generator else ""
     return SourceRecord(
         ref=source.ref, id=source.id, label=source.label, kind=source.kind, note=source.note + drawn,
-        text_columns=reading.text_columns, files=files, skipped=source.skipped,
+        text_columns=reading.text_columns, chat_columns=reading.chat_columns, columns_why=reading.columns_why,
+        role=reading.role, files=files, skipped=source.skipped,
     )  # fmt: skip
 
 
 def ingest(
     readings: tuple[Reading, ...], records: tuple[SourceRecord, ...], path: Path, say: OnProgress
 ) -> tuple[SourceRecord, ...]:
-    """Write all rows (`row_id, source, text`) to a parquet file; return the records with their counts.
+    """Write all rows to a parquet file (`row_id, source, text, role`, of conversations also `messages, key, answer`).
+
+    Returns the records with their counts.
 
     Raises:
         ToolError: no row was found, or a file changed between hashing and reading.
@@ -102,9 +112,19 @@ def ingest(
         counted = tuple(_counted(reading, record, writer) for reading, record in zip(readings, records, strict=True))
     for reading, record in zip(readings, counted, strict=True):
         if not record.num_rows:
-            raise ToolError(f"{record.id!r} has no row of text. Name a source that has some.")
+            raise ToolError(_no_rows(record))
         _require_unchanged(reading, record)
     return counted
+
+
+def _no_rows(record: SourceRecord) -> str:
+    if record.chat_columns is None:
+        return f"{record.id!r} has no row of text. Name a source that has some."
+    names = " and ".join(repr(name) for name in record.chat_columns.names())
+    return (
+        f"{record.id!r} has no row with a prompt and an answer in {names} ({record.num_without_text} rows without). "
+        "Name other columns, or a source that has some."
+    )
 
 
 def _counted(reading: Reading, record: SourceRecord, writer: "_RowWriter") -> SourceRecord:
@@ -115,7 +135,7 @@ def _counted(reading: Reading, record: SourceRecord, writer: "_RowWriter") -> So
             continue
         num_rows += 1
         num_replaced += row.replaced
-        writer.add(row)
+        writer.add(row, reading.role)
     counts = {"num_rows": num_rows, "num_replaced": num_replaced, "num_without_text": num_without_text}
     return record.model_copy(update=counts)
 
@@ -136,8 +156,9 @@ class _RowWriter:
     """Writes rows in batches, so that memory does not grow with the source."""
 
     def __init__(self, path: Path, say: OnProgress) -> None:
-        self._table = TextTableWriter(path, ("row_id", "source", "text"))
+        self._table = TextTableWriter(path, ("row_id", "source", "text", "role", "messages", "key", "answer"))
         self._batch: list[Row] = []
+        self._roles: list[str] = []
         self._chars = 0
         self._written = 0
         self._say = say
@@ -152,15 +173,19 @@ class _RowWriter:
         finally:
             self._table.close()
 
-    def add(self, row: Row) -> None:
+    def add(self, row: Row, role: str) -> None:
         self._batch.append(row)
+        self._roles.append(role)
         self._chars += len(row.text)
         if self._chars >= BATCH_CHARS or len(self._batch) >= BATCH_ROWS:
             self._flush()
 
     def _flush(self) -> None:
-        names = [row.source for row in self._batch]
-        self._table.write([row_id(name) for name in names], names, [row.text for row in self._batch])
+        rows = self._batch
+        self._table.write(
+            [row_id(row.source) for row in rows], [row.source for row in rows], [row.text for row in rows], self._roles,
+            [row.messages for row in rows], [row.opening for row in rows], [row.answer for row in rows],
+        )  # fmt: skip
         self._written += len(self._batch)
         self._say(BuildProgress("read", self._written, 0))
-        self._batch, self._chars = [], 0
+        self._batch, self._roles, self._chars = [], [], 0

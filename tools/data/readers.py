@@ -1,8 +1,5 @@
 """Rows of a source, one at a time: nothing is held in memory beyond one file of text or one batch of a table."""
 
-import csv
-import json
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -10,17 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from nightsmith.tools.base import ToolError
+from nightsmith.tools.data.conversations import SURROGATES, ChatColumns, conversation
 from nightsmith.tools.data.parquet import read_parquet
 from nightsmith.tools.data.sources import MAX_TEXT_FILE_BYTES, Generator, Source, SourceFile
-
-Record = dict[str, Any]
+from nightsmith.tools.data.tables import Record, decode, read_csv, read_jsonl
 
 TEXT_NAMES = ("text", "content", "body", "document", "code", "completion", "answer", "output", "response")
 """Column names that mean the text, best first."""
 PAIRS = (("prompt", "completion"), ("question", "answer"), ("instruction", "output"), ("prompt", "response"))
 """Column pairs that make one text together, joined by a newline."""
-SURROGATES = re.compile("[\ud800-\udfff]")
-"""Halves of UTF-16 pairs: JSON can escape a lone one, UTF-8 cannot hold it."""
 SAMPLE_RECORDS = 1000
 """Records from which the text columns are chosen."""
 
@@ -35,15 +30,22 @@ class Row:
     """Valid Unicode."""
     replaced: bool
     """Bytes or surrogates that are not UTF-8 were replaced by U+FFFD."""
+    messages: str = ""
+    """JSON of a conversation's turns; empty: the row is a text."""
+    opening: str = ""
+    """What comes before a conversation's first answer: rows with the same are never in two splits."""
+    answer: str = ""
+    """A conversation's last turn."""
 
 
-def rows(source: Source, *, text_columns: tuple[str, ...] = (), chunk_bytes: int | None = None,
-         num_generated: int = 1000, seed: int = 0) -> Iterator[Row | None]:  # fmt: skip
-    """Yield the rows of a source; None stands for a record without text.
+def rows(source: Source, *, text_columns: tuple[str, ...] = (), chat_columns: ChatColumns | None = None,
+         chunk_bytes: int | None = None, num_generated: int = 1000, seed: int = 0) -> Iterator[Row | None]:  # fmt: skip
+    """Yield the rows of a source; None stands for a record without text, or without prompt or answer.
 
     Args:
         source: what `resolve` found.
         text_columns: columns whose values make the text, joined by newlines (tables and generators only).
+        chat_columns: columns whose values make a conversation; None: rows are texts.
         chunk_bytes: cut texts at line ends into rows of at most so many bytes; None: a document is a row.
         num_generated: rows of a generator.
         seed: seed of a generator.
@@ -54,15 +56,8 @@ def rows(source: Source, *, text_columns: tuple[str, ...] = (), chunk_bytes: int
             yield from _pieces(f"{source.label}/{file.name}", text, replaced, chunk_bytes)
         return
     for name, index, record in records(source, num_generated=num_generated, seed=seed):
-        yield _row(f"{name}:{index}", record, text_columns)
-
-
-def decode(data: bytes) -> tuple[str, bool]:
-    """Decode UTF-8 (a byte order mark is dropped), replacing what is not UTF-8; tells whether it had to."""
-    try:
-        return data.decode("utf-8-sig"), False
-    except UnicodeDecodeError:
-        return data.decode("utf-8-sig", "replace"), True
+        place = f"{name}:{index}"
+        yield _chat_row(place, record, chat_columns) if chat_columns else _row(place, record, text_columns)
 
 
 def _bytes_of(file: SourceFile) -> bytes:
@@ -112,6 +107,16 @@ def _row(source: str, record: Record, text_columns: tuple[str, ...]) -> Row | No
     return Row(source=source, text=clean, replaced="\ufffd" in clean)
 
 
+def _chat_row(source: str, record: Record, columns: ChatColumns) -> Row | None:
+    found = conversation(record, columns)
+    if found is None:
+        return None
+    return Row(
+        source=source, text=found.text, replaced="\ufffd" in found.text, messages=found.json, opening=found.opening,
+        answer=found.answer,
+    )  # fmt: skip
+
+
 def records(source: Source, *, num_generated: int, seed: int) -> Iterator[tuple[str, int, Record]]:
     """Yield (file name, index, record) of a table or generator, in order."""
     if source.generator:
@@ -131,57 +136,6 @@ def generated(generator: Generator, num_rows: int, seed: int) -> Iterator[Record
     for index in range(num_rows):
         item = dataset[index]
         yield {"question": str(item["question"]), "answer": str(item["answer"])}
-
-
-def read_jsonl(path: Path) -> Iterator[tuple[int, Record]]:
-    """Yield (line number from 1, object). Blank lines are passed over.
-
-    Raises:
-        ToolError: a line is not a JSON object; names file and line, and shows what was found.
-    """
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            text, _ = decode(line) if number == 1 else (line.decode("utf-8", "replace"), False)
-            if not text.strip():
-                continue
-            yield number, _json_object(path, number, text)
-
-
-def _json_object(path: Path, number: int, text: str) -> Record:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        reason = (
-            error.msg if isinstance(error, json.JSONDecodeError) else "it is nested too deeply or a number too long"
-        )
-        raise _not_an_object(path, number, text, f"is not JSON ({reason})") from None
-    if not isinstance(value, dict):
-        raise _not_an_object(path, number, text, f"is a JSON {type(value).__name__}, not an object")
-    return value  # pyright: ignore[reportUnknownVariableType]
-
-
-def _not_an_object(path: Path, number: int, text: str, what: str) -> ToolError:
-    found = text.strip()
-    shown = repr(found[:60]) + ("…" if len(found) > 60 else "")
-    return ToolError(f"{path}, line {number} {what}: {shown}. Each line must be one JSON object; mend or remove it.")
-
-
-def read_csv(path: Path) -> Iterator[tuple[int, Record]]:
-    """Yield (row number from 1, header -> value). Delimiter: the commonest of comma, semicolon, tab, bar in the header.
-
-    Raises:
-        ToolError: the file has no header, or a quote that never ends.
-    """
-    csv.field_size_limit(MAX_TEXT_FILE_BYTES)
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        head = file.readline()
-        file.seek(0)
-        delimiter = max(",;\t|", key=head.count)
-        reader = csv.DictReader(file, delimiter=delimiter, restkey="", restval=None)
-        try:
-            yield from enumerate(reader, start=1)
-        except csv.Error as error:
-            raise ToolError(f"{path}, line {reader.line_num} is not CSV: {error}. Mend or remove it.") from error
 
 
 READERS: dict[str, Callable[[Path], Iterator[tuple[int, Record]]]] = {
