@@ -5,6 +5,7 @@ from pathlib import Path
 
 from nightsmith.agent import figures
 from nightsmith.agent.escape import plain
+from nightsmith.agent.standing import Standing
 from nightsmith.agent.view import StudyView, TrialView
 from nightsmith.evals.types import Claim, Decision, Outcome, Target
 
@@ -12,6 +13,15 @@ SEAL_STRENGTH = {
     "policy": "jobs were given only the published train and dev files; nothing but that rule kept them from the fold",
     "jail": "agent-written code ran in a sandbox that had neither the workspace nor the sources",
     "user": "the fold belongs to another user of the machine",
+}
+
+
+_STANDING = {
+    Standing.ENDED: "has no outcome",
+    Standing.RUNNING: "is running",
+    Standing.ANSWER: "needs an answer",
+    Standing.APPROVAL: "needs approval",
+    Standing.PAUSED: "is paused",
 }
 
 
@@ -159,7 +169,7 @@ def _progress(view: StudyView) -> str:
     judged = sum(1 for trial in view.proposed if trial.verdict)
     allowed = f" of at most {view.plan.max_trials}" if view.plan else ""
     running = f", {_plural(len(view.running), 'job')} running" if view.running else ""
-    return f"the study is at {view.state!r}, {judged}{allowed} trials judged{running}"
+    return f"the study {_STANDING[view.standing]}, {judged}{allowed} trials judged{running}"
 
 
 def _short_target(target: Target) -> str:

@@ -6,6 +6,7 @@ Nothing is judged here. Estimates and intervals are the verdicts', values are th
 import json
 import math
 import platform
+import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
@@ -17,6 +18,7 @@ from pydantic import ValidationError
 from nightsmith.agent import dossier
 from nightsmith.agent.goal import GoalSpec
 from nightsmith.agent.plan import StudyPlan, TrialPlan
+from nightsmith.agent.standing import standing
 from nightsmith.agent.view import (
     BestPoint,
     DataStep,
@@ -62,23 +64,27 @@ _PHASES: Mapping[str, str] = {
 _PACKAGES = ("nightsmith", "torch", "transformers", "duckdb", "numpy")
 
 
-def load(ws: Workspace, study: str) -> StudyView:
-    """Everything known of a study; an unknown id raises NightsmithError. Unreadable parts are left out, not guessed."""
+def load(ws: Workspace, study: str, *, jobs: bool = True) -> StudyView:
+    """Everything known of a study; an unknown id raises NightsmithError. Unreadable parts are left out, not guessed.
+
+    Without `jobs` no result file is read: outcome, claims, verdicts and cost are there, figures of single runs are not.
+    """
     row = studies.get(ws, study)
     detail = _object(row.detail)
-    rows, stream = jobrows.rows(ws, study), events.read(ws, study=study)
-    jobs = [_job(ws, job) for job in rows]
-    winner_key = _winner_key(detail, jobs)
+    rows, stream = jobrows.rows(ws, study) if jobs else [], events.read(ws, study=study)
+    ran = [_job(ws, job) for job in rows]
+    winner_key = _winner_key(detail, ran)
     spec = _read(GoalSpec, row.spec)
-    trials = _trials(ws, study, jobs)
+    trials = _trials(ws, study, ran)
     metric = _metric(spec, trials)
     lower = targets.lower_is_better(metric, spec.targets if spec else ())
-    baseline = _baseline(jobs, metric)
+    baseline = _baseline(ran, metric)
     return StudyView(
         id=study,
         workspace=str(ws.root),
         goal=row.goal,
         state=row.state,
+        standing=standing(ws, study, row.outcome),
         outcome=row.outcome,  # pyright: ignore[reportArgumentType] - parsed by pydantic
         reason=str(detail.get("reason") or ""),
         created_at=row.created_at,
@@ -103,14 +109,14 @@ def load(ws: Workspace, study: str) -> StudyView:
         refusals=tuple(_refusal(event) for event in stream if event.kind == "refused"),
         warnings=tuple(_said(event) for event in stream if event.kind == "warning"),
         phases=_phases(stream),
-        lineage=_lineage(ws, jobs, winner_key),
-        other_jobs=_others(jobs, trials),
+        lineage=_lineage(ws, ran, winner_key),
+        other_jobs=_others(ran, trials),
         versions=_versions(),
     )
 
 
 def summaries(ws: Workspace) -> list[StudySummary]:
-    """One line a study, newest first: one query, no file is read."""
+    """One line a study, newest first: one query; papers are read of those only that have not ended."""
     query = """
         SELECT s.id, s.goal, s.state, s.outcome, s.created_at, s.number,
                COUNT(t.number) FILTER (WHERE t.number > 0) AS num_trials,
@@ -118,7 +124,12 @@ def summaries(ws: Workspace) -> list[StudySummary]:
         FROM studies s LEFT JOIN trials t ON t.study = s.id GROUP BY s.id ORDER BY s.number DESC"""
     with ws.read() as db:
         rows = db.execute(query).fetchall()
-    return [StudySummary.model_validate({name: row[name] for name in StudySummary.model_fields}) for row in rows]
+    at = {row["id"]: standing(ws, row["id"], row["outcome"]) for row in rows}
+    return [StudySummary.model_validate({**row, "standing": at[row["id"]]}) for row in map(_summary, rows)]
+
+
+def _summary(row: sqlite3.Row) -> dict[str, Any]:
+    return {name: row[name] for name in StudySummary.model_fields.keys() & row.keys()}
 
 
 def _read(kind: type[_Read], value: Any) -> _Read | None:

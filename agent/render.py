@@ -45,7 +45,7 @@ def study_table(rows: Sequence[StudySummary]) -> str:
     table.expand = True
     table.columns[-1].no_wrap, table.columns[-1].overflow, table.columns[-1].ratio = True, "ellipsis", 1
     for row in rows:
-        outcome = row.outcome.value if row.outcome else row.state
+        outcome = row.outcome.value if row.outcome else row.standing.value
         begun = row.created_at.astimezone().strftime("%m-%d %H:%M")
         promoted = f", {row.num_promoted} promoted" if row.num_promoted else ""
         table.add_row(_text(row.id), begun, _decision(outcome), f"{row.num_trials}{promoted}", _text(row.goal))

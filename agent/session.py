@@ -17,11 +17,12 @@ from nightsmith.agent.planning import Machine, study_plan
 from nightsmith.agent.preflight import preflight
 from nightsmith.agent.services import Services
 from nightsmith.agent.settings import load_settings
-from nightsmith.agent.study import Driver, Ending, Held, exit_code, lock_name
+from nightsmith.agent.standing import is_driven
+from nightsmith.agent.study import Driver, Ending, Held, exit_code
 from nightsmith.record import approvals, budget, events, leases, studies
 from nightsmith.record.approvals import Envelope
 from nightsmith.record.budget import Budget
-from nightsmith.record.errors import Busy, NightsmithError
+from nightsmith.record.errors import NightsmithError
 from nightsmith.record.workspace import Workspace
 from nightsmith.trainer import jobs
 from nightsmith.trainer.spec import RunSpec, RunStatus
@@ -84,19 +85,11 @@ def _watch(ws: Workspace, study: str, front: FlagDesk) -> int:
             seen = event.seq
             front.show(event)
         time.sleep(0.5)
-        if not _is_driven(ws, study) and studies.get(ws, study).outcome is None:
+        if not is_driven(ws, study) and studies.get(ws, study).outcome is None:
             print(f"Nobody drives {study} any more: `nightsmith resume {study}` goes on.", file=sys.stderr)
             return exit_code(ws, study, Ending.INTERRUPTED)
     print(f"{study} ended: {row.outcome}.", file=sys.stderr)
     return exit_code(ws, study, Ending.DONE)
-
-
-def _is_driven(ws: Workspace, study: str) -> bool:
-    try:
-        with ws.lock(lock_name(study)):
-            return False
-    except Busy:
-        return True
 
 
 def stop(study: str, path: Path | None) -> int:

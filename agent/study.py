@@ -22,6 +22,7 @@ from nightsmith.agent import dossier
 from nightsmith.agent.goal import GoalSpec
 from nightsmith.agent.graph import build
 from nightsmith.agent.services import Services
+from nightsmith.agent.standing import lock_name
 from nightsmith.agent.work import device_kind, seconds_left
 from nightsmith.evals.types import Outcome
 from nightsmith.record import budget, events, leases, studies
@@ -31,7 +32,15 @@ from nightsmith.trainer import jobs
 from nightsmith.trainer.jobrows import STARTED
 
 POLL_S = 0.25
-START: dict[str, Any] = {"queue": [], "running": [], "steps": {}, "confirmed": [], "winner": None, "ended": "", "edits": {}}
+START: dict[str, Any] = {
+    "queue": [],
+    "running": [],
+    "steps": {},
+    "confirmed": [],
+    "winner": None,
+    "ended": "",
+    "edits": {},
+}
 """State of a study that has not begun."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 DRAIN_GRACE_S = 30.0
@@ -39,11 +48,6 @@ DRAIN_GRACE_S = 30.0
 
 class Held(Busy):
     """Another process drives the study."""
-
-
-def lock_name(study: str) -> str:
-    """Name of the lock that whoever drives a study holds."""
-    return f"study-{study}"
 
 
 class Ending(StrEnum):

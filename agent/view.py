@@ -4,6 +4,7 @@ from pydantic import AwareDatetime, JsonValue, computed_field
 
 from nightsmith.agent.goal import GoalSpec
 from nightsmith.agent.plan import StudyPlan, TrialPlan
+from nightsmith.agent.standing import Standing
 from nightsmith.evals.types import Claim, Decision, MetricName, Outcome, Verdict
 from nightsmith.record.budget import Amount, Budget
 from nightsmith.record.digest import Contract
@@ -248,6 +249,8 @@ class StudyView(Contract):
     """The text, verbatim."""
     state: str
     """Where it stands."""
+    standing: Standing = Standing.ENDED
+    """Whether it goes on by itself, or what it waits for."""
     outcome: Outcome | None = None
     """How it ended; null: not ended."""
     reason: str = ""
@@ -340,6 +343,8 @@ class StudySummary(Contract):
     """Where it stands."""
     outcome: Outcome | None = None
     """How it ended."""
+    standing: Standing = Standing.ENDED
+    """Whether it goes on by itself, or what it waits for."""
     created_at: AwareDatetime
     """When it was begun."""
     num_trials: int
