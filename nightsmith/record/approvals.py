@@ -84,8 +84,13 @@ def approve(ws: Workspace, envelope: Envelope, *, how: How, valid_s: float = 86_
     return approval
 
 
-def require(db: sqlite3.Connection, study: str, *, kind: str, time_limit_s: float, now: Clock = utc_now) -> Approval:
-    """The approval that covers a job, inside the caller's transaction.
+_MEND = "Approve its plan at the console, or with --yes on the command line."
+
+
+def require(
+    db: sqlite3.Connection, study: str, *, kind: str, time_limit_s: float, mend: str = _MEND, now: Clock = utc_now
+) -> Approval:
+    """The approval that covers a job, inside the caller's transaction. `mend`: how to get one, for the message.
 
     Raises:
         NotApproved: there is none, it is not as it was approved, it expired, or the job is outside its envelope.
@@ -94,11 +99,50 @@ def require(db: sqlite3.Connection, study: str, *, kind: str, time_limit_s: floa
         "SELECT * FROM approvals WHERE study = ? AND revoked_at IS NULL ORDER BY id DESC LIMIT 1", (study,)
     ).fetchone()
     if row is None:
-        raise NotApproved(f"Study {study!r} has no approval. {_MEND}")
-    approval = _unchanged(db, row)
-    if reason := _outside(approval, kind, time_limit_s, now):
+        raise NotApproved(f"Study {study!r} has no approval. {mend}")
+    approval = _unchanged(db, row, mend)
+    if reason := _outside(approval, kind, time_limit_s, mend, now):
         raise NotApproved(f"The approval of study {study!r} by {approval.by} {reason}")
     return approval
+
+
+def excess(standing: Envelope, asked: Envelope) -> list[str]:
+    """Where an envelope goes beyond one that was approved for every occurrence of a schedule; empty where it does not.
+
+    Their plans may differ: each occurrence is planned with the time and the speeds of its own night.
+    """
+    found: list[str] = []
+    if asked.spec_digest != standing.spec_digest:
+        found.append(f"the goal is another one ({asked.spec_digest[:12]}, approved {standing.spec_digest[:12]})")
+    for what, wanted, allowed in (
+        ("kinds of job", asked.kinds, standing.kinds),
+        ("methods", asked.methods, standing.methods),
+    ):
+        if more := [name for name in wanted if name not in allowed]:
+            found.append(f"{what}: {', '.join(more)}, approved {', '.join(allowed) or 'none'}")
+    limits = [("trials", asked.max_trials, standing.max_trials)]
+    limits += [("seconds for one job", asked.time_limit_s, standing.time_limit_s)]
+    found += [told for what, wanted, allowed in limits if (told := _more(what, wanted, allowed))]
+    return found + _dearer(standing.budget, asked.budget)
+
+
+def _dearer(standing: Budget, asked: Budget) -> list[str]:
+    """The limits of a budget that another one goes beyond."""
+    names = ("max_trials", "wall_clock_s", "per_trial_s", "gpu_hours", "tokens")
+    found = [_more(name, getattr(asked, name), getattr(standing, name)) for name in names]
+    if standing.cost is not None and (asked.cost is None or asked.cost.currency != standing.cost.currency):
+        found.append(f"money: {asked.cost or 'no limit'}, approved {standing.cost}")
+    elif standing.cost is not None and asked.cost is not None:
+        found.append(_more(standing.cost.currency, asked.cost.amount, standing.cost.amount))
+    if standing.deadline is not None and asked.deadline != standing.deadline:
+        found.append("another deadline")
+    return [told for told in found if told]
+
+
+def _more(what: str, wanted: float | None, allowed: float | None) -> str:
+    if allowed is None or (wanted is not None and wanted <= allowed):
+        return ""
+    return f"{what}: {'no limit' if wanted is None else f'{wanted:g}'}, approved {allowed:g}"
 
 
 def revoke(ws: Workspace, study: str, *, now: Clock = utc_now) -> None:
@@ -110,16 +154,13 @@ def revoke(ws: Workspace, study: str, *, now: Clock = utc_now) -> None:
         audit.append(db, "approval.revoked", {"study": study}, now=now)
 
 
-_MEND = "Approve its plan at the console, or with --yes on the command line."
-
-
-def _unchanged(db: sqlite3.Connection, row: sqlite3.Row) -> Approval:
+def _unchanged(db: sqlite3.Connection, row: sqlite3.Row, mend: str) -> Approval:
     """The stored approval, if it hashes to what the audit says was approved."""
     line = db.execute("SELECT detail FROM audit WHERE seq = ?", (row["audit_seq"],)).fetchone()
     approved_hash = None if line is None else json.loads(line["detail"]).get("hash")
     changed = NotApproved(
         f"The approval of study {row['study']!r} was changed after it was given: its hash is not the one in the audit "
-        f"(line {row['audit_seq']}). It covers nothing. {_MEND}"
+        f"(line {row['audit_seq']}). It covers nothing. {mend}"
     )
     if not sha256(row["approval"]) == row["hash"] == approved_hash:
         raise changed
@@ -132,11 +173,11 @@ def _unchanged(db: sqlite3.Connection, row: sqlite3.Row) -> Approval:
     return approval
 
 
-def _outside(approval: Approval, kind: str, time_limit_s: float, now: Clock) -> str | None:
+def _outside(approval: Approval, kind: str, time_limit_s: float, mend: str, now: Clock) -> str | None:
     """Why a job is not covered, and what mends it."""
     envelope = approval.envelope
     if now() >= approval.expires_at:
-        return f"expired at {approval.expires_at:%Y-%m-%d %H:%M:%S %Z}. {_MEND}"
+        return f"expired at {approval.expires_at:%Y-%m-%d %H:%M:%S %Z}. {mend}"
     if kind not in envelope.kinds:
         return (
             f"allows jobs of kind {', '.join(envelope.kinds)}, not {kind!r}. Start one of these, or approve a new plan."

@@ -110,8 +110,12 @@ class Balance(Contract):
     """Limits less spent and reserved, at least 0."""
 
 
-def open_account(ws: Workspace, account: str, budget: Budget, *, now: Clock = utc_now) -> None:
+def open_account(
+    ws: Workspace, account: str, budget: Budget, *, ends_at: datetime | None = None, now: Clock = utc_now
+) -> None:
     """Open an account, once. A deadline without a date is fixed here: the next time the local clock shows it.
+
+    `ends_at` is a deadline beside the budget's own, such as the end of a night; the earlier one holds.
 
     Raises:
         NightsmithError: the account is open with another budget; `amend` changes that.
@@ -121,7 +125,7 @@ def open_account(ws: Workspace, account: str, budget: Budget, *, now: Clock = ut
         if row is None:
             db.execute(
                 "INSERT INTO accounts (name, budget, opened_at, deadline_at) VALUES (?, ?, ?, ?)",
-                (account, budget.canonical(), now().isoformat(), _deadline(budget, now)),
+                (account, budget.canonical(), now().isoformat(), _earlier(_deadline(budget, now), ends_at)),
             )
         elif row["budget"] != budget.canonical():
             raise NightsmithError(
@@ -295,6 +299,11 @@ def _deadline(budget: Budget, now: Clock) -> str | None:
     today = now().astimezone().date()
     first = datetime.combine(today, at).astimezone()
     return (first if first > now() else datetime.combine(today + timedelta(days=1), at).astimezone()).isoformat()
+
+
+def _earlier(deadline: str | None, ends_at: datetime | None) -> str | None:
+    known = [at for at in (deadline and datetime.fromisoformat(deadline), ends_at) if at]
+    return min(known).isoformat() if known else None
 
 
 def _day(text: str) -> date:

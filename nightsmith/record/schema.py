@@ -50,6 +50,17 @@ MIGRATIONS: tuple[str, ...] = (
         split_digest TEXT NOT NULL, study TEXT NOT NULL, step TEXT NOT NULL, at TEXT NOT NULL,
         PRIMARY KEY (split_digest, study, step));
     """,
+    """
+    CREATE TABLE schedules (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, goal TEXT NOT NULL, spec TEXT NOT NULL,
+        interpretation TEXT NOT NULL, folder TEXT NOT NULL, recurrence TEXT NOT NULL, budget TEXT NOT NULL,
+        catch_up INTEGER NOT NULL, created_at TEXT NOT NULL, removed_at TEXT);
+    CREATE UNIQUE INDEX schedules_by_name ON schedules (name) WHERE removed_at IS NULL;
+    CREATE TABLE occurrences (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, schedule INTEGER NOT NULL, due_at TEXT NOT NULL, ends_at TEXT,
+        started_at TEXT, ended_at TEXT, study TEXT, outcome TEXT, exit_status INTEGER, note TEXT NOT NULL,
+        UNIQUE (schedule, due_at));
+    """,
 )
 
 

@@ -1,0 +1,51 @@
+"""The window of a study that a schedule started: it is planned into it, held to it, and ends before it does."""
+
+from datetime import datetime
+
+from pydantic import AwareDatetime, Field
+
+from nightsmith.agent import dossier
+from nightsmith.agent.goal import GoalSpec
+from nightsmith.agent.plan import StudyPlan
+from nightsmith.record.clock import Clock, utc_now
+from nightsmith.record.digest import Contract
+from nightsmith.record.workspace import Workspace
+
+_PAPER = "window"
+
+
+class Window(Contract):
+    """Bounds of one occurrence, beside the goal's own budget. Null: none."""
+
+    ends_at: AwareDatetime | None = None
+    """The study has ended by then, UTC."""
+    max_trials: int | None = Field(default=None, ge=0)
+    """Most trials that were approved for an occurrence."""
+
+    def narrowed(self, spec: GoalSpec, now: Clock = utc_now) -> GoalSpec:
+        """The goal with no more time than is left of the window, to plan with."""
+        if self.ends_at is None:
+            return spec
+        left = max(1.0, (self.ends_at - now()).total_seconds())
+        wall = min(left, spec.budget.wall_clock_s or left)
+        return spec.model_copy(update={"budget": spec.budget.model_copy(update={"wall_clock_s": wall})})
+
+    def held(self, plan: StudyPlan) -> StudyPlan:
+        """The plan with no more trials than were approved: on a faster night more would fit."""
+        if self.max_trials is None or plan.max_trials <= self.max_trials:
+            return plan
+        return plan.model_copy(update={"max_trials": self.max_trials})
+
+    def deadline(self, now: Clock = utc_now) -> datetime | None:
+        """When the account is closed. A person who approves after the window is not bound by it."""
+        return self.ends_at if self.ends_at is not None and self.ends_at > now() else None
+
+
+def give(ws: Workspace, study: str, window: Window) -> None:
+    """Write the window among the study's papers."""
+    dossier.save(ws, study, _PAPER, window.model_dump(mode="json"))
+
+
+def of(ws: Workspace, study: str) -> Window:
+    """The study's window; without bounds where no schedule started it."""
+    return Window.model_validate(dossier.load(ws, study, _PAPER) or {})
