@@ -35,9 +35,12 @@ def _approval(data: Data) -> str:
 
 
 def _noise(data: Data) -> str:
-    if "seed_deviation" not in data:
+    if "metric" not in data:
         return _anything(data)
     metric = str(data["metric"])
+    if data.get("fixed"):
+        mean = figures.value(metric, data["mean"])
+        return f"fixed reference: the unmodified model, {mean} {figures.metric_label(metric)}"
     mean, deviation = figures.value(metric, data["mean"]), figures.value(metric, data["seed_deviation"])
     return f"baseline {mean} {figures.metric_label(metric)}, seed deviation {deviation} ({data['seeds']} seeds)"
 

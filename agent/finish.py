@@ -6,11 +6,12 @@ from typing import Any
 from langgraph.runtime import Runtime
 from langgraph.types import Command
 
-from nightsmith.agent import dossier, judging
+from nightsmith.agent import dossier, judging, morning
 from nightsmith.agent import report as reporting
+from nightsmith.agent.materials import manifest_of, sealed_folds
 from nightsmith.agent.services import Services
 from nightsmith.agent.state import State
-from nightsmith.agent.work import manifest_of, measured_trial_s, sealed_folds, seconds_left, seconds_to_end, step_of
+from nightsmith.agent.work import measured_trial_s, seconds_left, seconds_to_end, seconds_to_unseal, step_of
 from nightsmith.evals import seal
 from nightsmith.evals.types import Outcome
 from nightsmith.record import events, studies
@@ -22,32 +23,45 @@ Go = Command[Any]
 
 
 async def confirm(state: State, runtime: Runtime[Services]) -> Go:
-    """Queue fresh seeds of the best promising trial; without one (or without time or alpha) the study ends."""
+    """Queue fresh seeds of the best promising trial; without one (or without time or alpha) the study ends.
+
+    Where a trial cannot be confirmed, its checkpoint can still be claimed: what meets the targets on dev is unsealed.
+    """
     ws, study = runtime.context.ws, state["study"]
     plan, confirmed = dossier.study_plan(ws, study), state["confirmed"]
     number = judging.best_promising(ws, study, confirmed)
-    if number is None:
-        return _no_candidate(ws, state)
+    if number is None or plan.max_confirmations == 0:
+        return _unsealing(ws, state, "")
     left = seconds_left(ws, study)
-    if left is not None and left < seconds_to_end(plan, measured_trial_s(ws, study, plan)):
-        return Command(goto="report", update={"ended": f"{left:.0f} s are left: too little to confirm trial {number}."})
+    if left is not None and left < seconds_to_end(ws, study, plan, measured_trial_s(ws, study, plan)):
+        return _unsealing(ws, state, f"{left:.0f} s are left: too little to confirm trial {number}.")
     try:
         judging.confirmation_right(ws, study, number)
     except Refused as refusal:
-        return Command(goto="report", update={"ended": str(refusal)})
+        return _unsealing(ws, state, str(refusal))
     first = 1000 * (len(confirmed) + 1)
     queue = [step_of("confirmation", number, first + i) for i in range(plan.seeds)]
     update: dict[str, Any] = {"phase": "confirmation", "candidate": number, "queue": queue, "running": [], "steps": {}}
     return Command(goto="start", update=update)
 
 
-def _no_candidate(ws: Workspace, state: State) -> Go:
-    """Nothing (more) to confirm: what meets the targets on dev (the baseline too), or an open-ended goal's best."""
+def _unsealing(ws: Workspace, state: State, reason: str) -> Go:
+    """Nothing (more) is confirmed: unseal what meets the targets on dev (the baseline too), or an open goal's best.
+
+    Args:
+        ws: workspace.
+        state: of the graph.
+        reason: why a promising trial was not confirmed; empty where there was none.
+    """
     study = state["study"]
     threshold = judging.has_threshold(ws, study)
     best = judging.meeting_targets(ws, study) if threshold else judging.best_promoted(ws, study)
-    if best is None or state["winner"] is not None:
-        return Command(goto="report")
+    left, plan = seconds_left(ws, study), dossier.study_plan(ws, study)
+    late = bool(reason) and left is not None and left < seconds_to_unseal(ws, study, plan)
+    if best is None or state["winner"] is not None or late:
+        return Command(goto="report", update={"ended": reason})
+    if reason:
+        events.append(ws, study, "warning", trial=best, data={"reason": f"{reason} Its checkpoint alone is claimed."})
     return Command(goto="unseal", update={"winner": best})
 
 
@@ -87,7 +101,7 @@ def conclude(ws: Workspace, study: str, state: State) -> None:
     studies.finish(ws, study, outcome.value, detail)
     if not any(event.kind == "outcome" for event in events.read(ws, study=study)):
         events.append(ws, study, "outcome", data={"outcome": outcome.value, "reason": detail["reason"]})
-    tracking.project(ws, study)
     path = reporting.write(ws, study)
     tracking.attach_report(ws, study, path)
+    morning.publish(ws, study)
     events.append(ws, study, "report", data={"path": str(path)})

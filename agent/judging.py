@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from nightsmith.agent import dossier
-from nightsmith.agent.work import manifest_of
+from nightsmith.agent.materials import manifest_of
 from nightsmith.evals import evidence, judge, seal, stats
 from nightsmith.evals.suite import Scored, read_scored
 from nightsmith.evals.targets import holds, is_absolute, lower_is_better
@@ -33,6 +33,7 @@ def screen(ws: Workspace, study: str, number: int) -> Verdict:
         metric=metric,
         targets=spec.targets,
         guardrails=spec.guardrails,
+        fixed=has_fixed_reference(ws, study),
     )
     _save(ws, study, number, screen=verdict)
     return verdict
@@ -52,6 +53,7 @@ def confirm(ws: Workspace, study: str, number: int) -> Verdict:
         screened=screened,
         targets=spec.targets,
         guardrails=spec.guardrails,
+        fixed=has_fixed_reference(ws, study),
     )
     _save(ws, study, number, confirm=verdict)
     return verdict
@@ -72,10 +74,17 @@ def unverified(ws: Workspace, study: str, number: int, reason: str) -> None:
     _save(ws, study, number, screen=verdict)
 
 
+def has_fixed_reference(ws: Workspace, study: str) -> bool:
+    """Whether the baseline is a model as it is, and no recipe that was trained with several seeds."""
+    return dossier.study_plan(ws, study).model is not None
+
+
 def noise(ws: Workspace, study: str) -> dict[str, Any]:
-    """The calibration's outcome: mean and deviation of the baseline's metric over its seeds."""
+    """The calibration's outcome: mean and deviation of the baseline's metric over its seeds, where it has any."""
     metric = primary_metric(ws, study)
     values = [stats.value(run.items, metric) for run in _baseline(ws, study)]
+    if has_fixed_reference(ws, study):
+        return {"metric": metric, "mean": values[0], "fixed": True}
     deviation = float(np.std(values, ddof=1))
     return {"metric": metric, "mean": float(np.mean(values)), "seed_deviation": deviation, "seeds": len(values)}
 
@@ -259,7 +268,7 @@ def _forced(
 ) -> Verdict | None:
     """The verdict that missing or changed evidence forces on these runs, or on a comparison without `needed` ones."""
     if not (rows if needed is None else needed):
-        reason = "Its job was never started."
+        reason = "The job that would be judged was never started."
         return Verdict(decision=Decision.UNVERIFIED, rule="evidence", metric=metric, reason=reason)
     verdicts = (evidence.verify(_evidence(ws, row), metric) for row in rows)
     return next((verdict for verdict in verdicts if verdict), None)

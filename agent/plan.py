@@ -6,8 +6,11 @@ from pydantic import Field
 
 from nightsmith.record.digest import Contract
 from nightsmith.tools.base import ToolCall
+from nightsmith.trainer.spec import ModelRef
 
-Move = Literal["baseline", "hyperparameters", "architecture", "data", "scale", "seed", "confirm", "stop"]
+TRAINING = ("pretrain", "sft")
+"""Tools whose calls are the stages of a run."""
+Move = Literal["baseline", "recipe", "hyperparameters", "architecture", "data", "scale", "seed", "confirm", "stop"]
 
 
 class PredictedEffect(Contract):
@@ -23,7 +26,7 @@ class TrialPlan(Contract):
     """One proposed trial: an idea, the typed calls that carry it out, what it should change."""
 
     move: Move
-    """Kind of change."""
+    """Kind of change; `recipe` is the plan's own, where the baseline is a model that nobody trained here."""
     hypothesis: str = Field(max_length=400)
     """Why it should help. Text by the planner: shown, escaped, never evidence."""
     change: dict[str, float | int | str] = {}
@@ -31,9 +34,14 @@ class TrialPlan(Contract):
     start: int = Field(default=0, ge=0)
     """Trial whose recipe it starts from: the baseline, or the best so far."""
     calls: tuple[ToolCall, ...]
-    """What will be run."""
+    """What will be run: one training call a stage."""
     predicted: PredictedEffect | None = None
     """Expected effect."""
+
+    @property
+    def stages(self) -> tuple[ToolCall, ...]:
+        """The training calls, in order; trials change settings of the last one."""
+        return tuple(call for call in self.calls if call.tool in TRAINING)
 
 
 class Tunable(Contract):
@@ -60,6 +68,8 @@ class Estimate(Contract):
     """Seconds per trial: start, training, evaluation."""
     total_s: float = Field(ge=0)
     """Seconds for the whole study, confirmation and report included."""
+    sealed_s: float = Field(default=0, ge=0)
+    """Seconds to open the seal: the winner and the baseline, evaluated side by side."""
     tokens: float = Field(ge=0)
     """Training tokens in all."""
     gpu_hours: float = Field(default=0, ge=0)
@@ -72,9 +82,11 @@ class StudyPlan(Contract):
     """How a goal will be pursued: shown before anything starts, approved as an envelope, followed by the graph."""
 
     calls: tuple[ToolCall, ...]
-    """Typed calls in order: data, baseline training, evaluation."""
+    """Typed calls in order: data, training stages, evaluation."""
+    model: ModelRef | None = None
+    """What is fine-tuned; unmodified it is the baseline, evaluated once. Null: the baseline is trained from scratch."""
     recipe: dict[str, float | int | str]
-    """Arguments of the baseline's training call; trials change single settings of it."""
+    """Settings of the last training call; trials change single ones of them."""
     space: tuple[Tunable, ...]
     """What trials may change."""
     max_trials: int = Field(ge=0)
@@ -84,10 +96,15 @@ class StudyPlan(Contract):
     parallel: int = Field(ge=1)
     """Jobs side by side, one device each."""
     max_confirmations: int = Field(default=3, ge=0)
-    """Confirmations that alpha is shared by."""
+    """Confirmations that alpha is shared by; 0: none fits the budget, so only checkpoints can be claimed."""
     job_limit_s: float = Field(gt=0)
     """Time limit of one job."""
     estimate: Estimate
     """Expected time and tokens."""
     assumptions: tuple[str, ...] = ()
     """Choices that the goal left open, one sentence each."""
+
+    @property
+    def stages(self) -> tuple[ToolCall, ...]:
+        """The training calls, in order."""
+        return tuple(call for call in self.calls if call.tool in TRAINING)

@@ -1,297 +1,224 @@
-"""From a GoalSpec to a StudyPlan: the baseline's recipe, what trials may change, how many fit, what it will take.
+"""From a GoalSpec to a StudyPlan: what this version can do, the stages of a run, how many trials fit, what it takes.
 
-Pure: reads the spec, the number of devices and measured speeds; starts nothing, opens no file. What the goal left
-open becomes an assumption, in words, in the plan.
+Pure: reads the spec, what preflight looked at and measured; starts nothing, opens no file. What the goal left open
+becomes an assumption, in words, in the plan. How a method is planned: `planning_pretrain`, `planning_sft`.
 """
 
-import math
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
+from nightsmith.agent import planning_pretrain, planning_sft, sft_costs
+from nightsmith.agent.fitting import Blocked, Fitted, Machine, seeds_per_side
 from nightsmith.agent.goal import GoalSpec
-from nightsmith.agent.plan import Estimate, StudyPlan, Tunable
-from nightsmith.model.presets import PRESETS
-from nightsmith.record.errors import NightsmithError
-from nightsmith.tools import registry, training
-from nightsmith.tools.arguments import did_you_mean
+from nightsmith.agent.looking import Look, begins_at_random, blind, column_notes
+from nightsmith.agent.materials import DATASET, SEALED_PER_DEV, dataset_name
+from nightsmith.agent.plan import StudyPlan
+from nightsmith.agent.planning_sft import Stage
 from nightsmith.tools.base import ToolCall
-from nightsmith.tools.data.build import BuildDataset
+from nightsmith.tools.data.plan import BuildDataset, fitting_shares
 from nightsmith.tools.data.requests import with_requests
-from nightsmith.tools.training import Pretrain, Value
 
-METRICS = ("bits_per_byte", "perplexity", "loss")
-DEFAULT_PRESET = "nano"
-DEFAULT_STEPS = {"nano": 400, "micro": 400, "mini": 300}
-ASSUMED_TOKENS_PER_S = {"nano": 16_000.0, "micro": 3_500.0, "mini": 900.0}
-"""One thread of a laptop; replaced by measured speeds as soon as this workspace has any."""
-START_S, EVALUATE_S, REPORT_S = 8.0, 6.0, 15.0
-SHARE_FOR_SLACK = 0.15
-MIN_STEPS = 50
-DEFAULT_TRIALS, MOST_TRIALS = 8, 200
-MIN_SEEDS = 3
-DEV_SHARE, SEALED_SHARE, NUM_FOLDS = 0.1, 0.3, 4
-"""Each sealed fold serves the one look of one study."""
+__all__ = ["Blocked", "Machine", "check_supported", "seeds_per_side", "study_plan"]
 
-SPACE: tuple[Tunable, ...] = (
-    Tunable(name="learning_rate", kind="float", low=1e-4, high=3e-2, log=True),
-    Tunable(name="batch_size", kind="choice", choices=(4, 8, 16, 32)),
-    Tunable(name="warmup_share", kind="float", low=0.0, high=0.3),
-    Tunable(name="weight_decay", kind="float", low=0.0, high=0.3),
-    Tunable(name="beta2", kind="choice", choices=(0.9, 0.95, 0.99)),
-    Tunable(name="schedule", kind="choice", choices=("constant", "cosine", "wsd")),
-    Tunable(name="router_aux_loss_coef", kind="float", low=0.0, high=0.05),
-    Tunable(name="num_experts", kind="choice", choices=(4, 8, 16, 32)),
-    Tunable(name="top_k", kind="choice", choices=(1, 2, 4)),
-    Tunable(name="num_layers", kind="choice", choices=(1, 2, 3, 4, 6)),
-)
-"""What trials of a from-scratch pre-training may change. Every one keeps the number of training tokens."""
-
-SETTING_NAMES = {"steps": "num_steps", "lr": "learning_rate", "layers": "num_layers", "experts": "num_experts"}
+CHAINS = (("pretrain",), ("sft",), ("sft", "sft"), ("pretrain", "sft"))
+"""Stages that this version runs, in order."""
+TEXT_METRICS = ("bits_per_byte", "perplexity", "loss")
+ANSWER_METRICS = ("exact_match", "token_f1", "output_tokens")
+"""Metrics of generated answers."""
+TEXT_SHARES = (0.1, 0.3, 4)
+"""Of rows of text: share of dev, of all sealed folds together, and their number; each serves the look of one study."""
+LEAST_DEV_SHARE = 0.01
+"""Rows that an earlier stage holds out: nothing looks at them."""
+PRETRAIN_ITEMS, PRETRAIN_BYTES = 384, 4096
+"""Rows scored on the sealed split, and bytes of each."""
+ANSWER_BYTES = 2048
+"""Bytes of a reference answer that are scored by likelihood."""
 
 
-class Blocked(NightsmithError):
-    """The goal cannot be pursued as it stands; the text says what would mend it."""
-
-    exit_code = 5
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What preflight found on this machine."""
-
-    devices: int = 1
-    """Devices that may run side by side."""
-    gpus: int = 0
-    """Accelerators."""
-    memory_bytes: float = math.inf
-    """Main memory."""
-    tokens_per_s: dict[str, float] = field(default_factory=lambda: {})
-    """Measured training speed per preset and device."""
-    num_measured: int = 0
-    """Runs that the speeds were measured on."""
-    seconds_to_deadline: float | None = None
-    """Until the goal's deadline."""
-
-
-def study_plan(spec: GoalSpec, machine: Machine) -> StudyPlan:
-    """Plan the study. Raises Blocked where no honest plan exists."""
+def study_plan(spec: GoalSpec, machine: Machine, look: Look | None = None) -> StudyPlan:
+    """Plan the study. Without a look at data and model, their size is assumed. Raises Blocked, or ToolError."""
     check_supported(spec, machine)
-    recipe, assumptions = baseline_recipe(spec)
-    seeds = seeds_per_side(spec, machine.devices)
-    limits = _fit(spec, machine, recipe, seeds, assumptions)
-    recipe["num_steps"] = limits.num_steps
+    seen = look or blind(spec, None)
+    is_alone = spec.methods == ("pretrain",) and begins_at_random(spec)
+    return _from_scratch(spec, machine) if is_alone else _staged(spec, machine, seen)
+
+
+def _from_scratch(spec: GoalSpec, machine: Machine) -> StudyPlan:
+    """One stage that begins with random weights."""
+    recipe, said = planning_pretrain.baseline_recipe(spec)
+    fitted = planning_pretrain.fitted(spec, machine, recipe)
+    recipe, told = planning_pretrain.shortened(recipe, fitted.share)
+    stage = Stage("pretrain", "text", _refs(spec, "train"), recipe)
+    suite = {"max_items": PRETRAIN_ITEMS, "max_bytes": PRETRAIN_BYTES, "seq_len": recipe["seq_len"]}
+    calls = _calls(spec, (stage,), suite, None)
+    return _drawn(spec, machine, fitted, calls, planning_pretrain.tunables(spec, recipe), recipe, [*said, *told])
+
+
+def _staged(spec: GoalSpec, machine: Machine, look: Look) -> StudyPlan:
+    """Stages that fine-tune: a model that is named, or one that the first stage trains."""
+    full, said = planning_sft.stages_of(spec, look, sum(_shares(spec, look)[:2]))
+    reference = full[0].tool == "sft"
+    fitted = sft_costs.fitted(spec, machine, look, full)
+    stages, told = planning_sft.shortened(full, fitted.share)
+    last = stages[-1]
+    items = SEALED_PER_DEV * sft_costs.dev_items(machine, look, full)
+    suite: dict[str, Any] = {"max_items": items, "max_bytes": ANSWER_BYTES, "seq_len": last.recipe["max_len"]}
+    if last.rows == "chat":
+        suite |= {"kind": "chat", "answers": True}
+    calls = _calls(spec, stages, suite, look)
+    notes = [*_model_notes(spec, look), *column_notes(look, [d.ref for d in spec.data]), *said, *told]
+    plan = _drawn(spec, machine, fitted, calls, planning_sft.tunables(spec, last.recipe), last.recipe, notes)
+    return plan.model_copy(update={"model": look.model.ref if reference else None})
+
+
+def _drawn(
+    spec: GoalSpec, machine: Machine, fitted: Fitted, calls: tuple[ToolCall, ...], space: Any, recipe: Any,
+    said: Sequence[str],
+) -> StudyPlan:  # fmt: skip
     return StudyPlan(
-        calls=plan_calls(spec, recipe),
+        calls=calls,
         recipe=recipe,
-        space=tunables(spec, recipe),
-        max_trials=limits.max_trials,
-        seeds=seeds,
+        space=space,
+        max_trials=fitted.max_trials,
+        seeds=seeds_per_side(spec, machine.devices),
         parallel=machine.devices,
-        job_limit_s=limits.job_limit_s,
-        estimate=limits.estimate,
-        assumptions=tuple(assumptions),
+        max_confirmations=fitted.max_confirmations,
+        job_limit_s=fitted.job_limit_s,
+        estimate=fitted.estimate,
+        assumptions=(*said, *fitted.said),
     )
+
+
+def _model_notes(spec: GoalSpec, look: Look) -> list[str]:
+    if spec.model is not None or begins_at_random(spec):
+        return []
+    return [f"No model is named: {look.model.name} is fine-tuned."]
+
+
+def _calls(spec: GoalSpec, stages: Sequence[Stage], suite: dict[str, Any], look: Look | None) -> tuple[ToolCall, ...]:
+    """The typed calls in order; `$dataset`, `$model` and `$winner` stand for what the study finds and makes."""
+    builds, names = _builds(spec, stages, look)
+    trains = [
+        ToolCall(tool=stage.tool, args={"dataset": name, **stage.recipe})
+        for stage, name in zip(stages, names, strict=True)
+    ]
+    return (
+        *(ToolCall(tool="inspect_data", args={"source": d.ref}) for d in spec.data),
+        *(ToolCall(tool="build_dataset", args=b.model_dump(mode="json", exclude_defaults=True)) for b in builds),
+        *trains,
+        ToolCall(tool="evaluate", args={"job": "$winner", "split": "sealed", **suite}),
+    )
+
+
+def _builds(spec: GoalSpec, stages: Sequence[Stage], look: Look | None) -> tuple[list[BuildDataset], list[str]]:
+    """The datasets in the order in which they are built, and the name of each stage's.
+
+    The last stage's comes first: its held-out rows judge, so no other stage may train on them.
+    """
+    wanted = [_kind(stage, look) for stage in stages]
+    kinds = list(dict.fromkeys([wanted[-1], *wanted[:-1]]))
+    builds = [_judging_build(spec, *kinds[0], look), *(_training_build(spec, *kind, look) for kind in kinds[1:])]
+    return builds, [dataset_name(kinds.index(kind)) for kind in wanted]
+
+
+def _kind(stage: Stage, look: Look | None) -> tuple[str, tuple[str, ...]]:
+    """Rows and sources of a stage's dataset. Conversations can be read as texts too, and their columns are known."""
+    known = bool(look) and all(look.of(ref).columns for ref in stage.refs)
+    return "chat" if known else stage.rows, stage.refs
+
+
+def _judging_build(spec: GoalSpec, rows: str, refs: Sequence[str], look: Look | None) -> BuildDataset:
+    """The dataset of the last stage: with rows to screen by, and sealed ones."""
+    held = {"dev_sources": _refs(spec, "eval"), "sealed_sources": _refs(spec, "test")}
+    dev, sealed, folds = _shares(spec, look)
+    args: dict[str, Any] = {"dev_share": dev or TEXT_SHARES[0], "sealed_share": sealed, "num_folds": folds}
+    args |= {name: sources for name, sources in held.items() if sources}
+    return _build(spec, rows, refs, look, args)
+
+
+def _training_build(spec: GoalSpec, rows: str, refs: Sequence[str], look: Look | None) -> BuildDataset:
+    """The dataset of an earlier stage: all of its rows train, but for those that judge the last one."""
+    return _build(spec, rows, refs, look, {"without": (DATASET,), "dev_share": LEAST_DEV_SHARE, "sealed_share": 0.0})
+
+
+def _build(spec: GoalSpec, rows: str, refs: Sequence[str], look: Look | None, more: dict[str, Any]) -> BuildDataset:
+    args: dict[str, Any] = {"sources": refs, **more}
+    if rows == "chat":
+        sources = (*refs, *more.get("dev_sources", ()), *more.get("sealed_sources", ()))
+        known = {ref: look.of(ref).columns for ref in sources} if look else {}
+        columns = {ref: columns for ref, columns in known.items() if columns}
+        args |= {"rows": "chat", "columns": columns}
+    return with_requests(BuildDataset(**args), spec.pipeline, avoid=spec.avoid)
+
+
+def _shares(spec: GoalSpec, look: Look | None) -> tuple[float, float, int]:
+    """Shares of the last stage's rows that are held out: for dev, for all sealed folds, and the number of folds."""
+    dev, sealed, folds = TEXT_SHARES
+    if spec.methods[-1] == "sft" and look:
+        stage = len(spec.methods) - 1
+        meant = [d.ref for d in spec.data if d.role == "train" and d.stage in (None, stage)]
+        dev, sealed, folds = fitting_shares(sum(look.of(ref).num_rows for ref in meant if not look.of(ref).is_text))
+    tested = bool(_refs(spec, "test"))
+    return 0.0 if _refs(spec, "eval") else dev, 0.0 if tested else sealed, 1 if tested else folds
+
+
+def _refs(spec: GoalSpec, role: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(data.ref for data in spec.data if data.role == role))
 
 
 def check_supported(spec: GoalSpec, machine: Machine) -> None:
     """Refuse, with the reason, what this version cannot do: nothing is substituted silently."""
     if spec.intent != "train":
         raise Blocked(f"Goals of intent {spec.intent!r} cannot be run by this version yet; it runs 'train'.")
-    if tuple(spec.methods) != ("pretrain",):
+    if tuple(spec.methods) not in CHAINS:
         asked = " then ".join(spec.methods) or "no method"
-        raise Blocked(f"The goal asks for {asked}; this version trains by 'pretrain' alone (from scratch).")
-    if spec.model:
-        raise Blocked(f"Pre-training starts from scratch, but the goal names the model {spec.model!r}.")
-    for target in (*spec.targets, *spec.guardrails):
-        if target.metric not in METRICS:
-            raise Blocked(f"{target.metric} cannot be measured on a pre-trained model; use {', '.join(METRICS)}.")
-        if target.relative_to not in (None, "baseline"):
-            raise Blocked(f"A target relative to {target.relative_to!r} is not possible here; use the baseline.")
-    _check_scope(spec)
+        known = ", ".join(" then ".join(chain) for chain in CHAINS)
+        raise Blocked(f"The goal asks for {asked}; this version trains by: {known}.")
+    _check_targets(spec)
+    _check_data(spec)
+    _check_wishes(spec)
     if spec.gpus and spec.gpus > machine.gpus:
         raise Blocked(
             f"The goal asks for {spec.gpus} GPUs; this machine has {machine.gpus}. Leave GPUs out to use CPUs."
         )
 
 
-def _check_scope(spec: GoalSpec) -> None:
-    """Refuse what would otherwise be left out without a word."""
-    trained = {None, *(data.ref for data in spec.data if data.role == "train")}
-    for data in spec.data:
-        if data.role != "train":
-            raise Blocked(
-                f"{data.ref!r} as {data.role} data is not possible yet: rows of the training data are held out."
-            )
+def _check_targets(spec: GoalSpec) -> None:
+    measured = (*TEXT_METRICS, *ANSWER_METRICS) if spec.methods[-1] == "sft" else TEXT_METRICS
+    known = {None, *(data.ref for data in spec.data)}
     for target in (*spec.targets, *spec.guardrails):
-        if target.task or target.stage or target.data not in trained:
+        if target.metric not in measured:
+            what = "a fine-tuned" if spec.methods[-1] == "sft" else "a pre-trained"
+            raise Blocked(f"{target.metric} cannot be measured on {what} model; use {', '.join(measured)}.")
+        if target.relative_to not in (None, "baseline"):
+            raise Blocked(f"A target relative to {target.relative_to!r} is not possible here; use the baseline.")
+        if target.task or target.stage not in (None, len(spec.methods) - 1) or target.data not in known:
             where = target.task or target.data or f"stage {target.stage}"
             raise Blocked(f"{target.metric} on {where!r} cannot be measured yet; targets hold on held-out rows.")
+
+
+def _check_data(spec: GoalSpec) -> None:
+    for data in spec.data:
+        if data.role not in ("train", "eval", "test"):
+            raise Blocked(
+                f"{data.ref!r} as {data.role} data is not possible yet: name data to train on, to evaluate or to test."
+            )
+        if data.stage is not None and not 0 <= data.stage < len(spec.methods):
+            raise Blocked(f"{data.ref!r} belongs to stage {data.stage + 1}, but there are {len(spec.methods)}.")
+
+
+def _check_wishes(spec: GoalSpec) -> None:
+    """Refuse what would otherwise be left out without a word."""
+    scratch = begins_at_random(spec)
     asked = {
-        "an adaptation (LoRA)": spec.adaptation not in (None, "full"),
+        "4-bit adapters (QLoRA)": spec.adaptation == "qlora",
+        "LoRA on random weights": spec.adaptation == "lora" and scratch and len(spec.methods) == 1,
+        "another shape of a model that exists": spec.architecture is not None and not scratch,
         "a schedule": spec.schedule is not None,
         "an output": spec.output is not None,
         "several machines": bool(spec.nodes and spec.nodes > 1),
         "a budget in money": spec.budget.cost is not None,
         "a reward": spec.reward is not None,
-    }
+    }  # fmt: skip
     for what in (name for name, present in asked.items() if present):
-        raise Blocked(f"The goal asks for {what}, which this version cannot honour in pre-training. Leave it out.")
-
-
-def baseline_recipe(spec: GoalSpec) -> tuple[dict[str, Value], list[str]]:
-    """Settings of the baseline's training run, and the assumptions behind them. Raises ToolError for a bad value."""
-    wanted = spec.architecture
-    preset = (wanted.preset if wanted and wanted.preset else DEFAULT_PRESET).lower()
-    assumptions: list[str] = []
-    if not (wanted and wanted.preset):
-        assumptions.append(f"No size is named: the {preset} preset is trained.")
-    args: dict[str, Any] = {"preset": preset, "num_steps": DEFAULT_STEPS.get(preset, 300)} | _shape_asked(spec)
-    asked = {setting_name(setting.name): setting.value for setting in spec.settings if setting.name != "seeds"}
-    call = ToolCall(tool="pretrain", args=args | asked)
-    chosen = registry.validate(call)
-    assert isinstance(chosen, Pretrain)
-    return {"preset": preset, **training.recipe(chosen)}, assumptions
-
-
-def setting_name(name: str) -> str:
-    """The recipe's name for a setting of the goal. Raises Blocked, with near names, where pre-training has none."""
-    known = SETTING_NAMES.get(name, name)
-    if known in training.SETTINGS:
-        return known
-    raise Blocked(
-        f"Pre-training has no setting {name!r}.{did_you_mean(known, training.SETTINGS)} "
-        f"Settings: {', '.join(training.SETTINGS)}."
-    )
-
-
-def _shape_asked(spec: GoalSpec) -> dict[str, Any]:
-    wanted = spec.architecture
-    if wanted is None:
-        return {}
-    if wanted.vocab not in (None, 259):
-        raise Blocked(f"Presets are byte-level (259 tokens); the goal asks for a vocabulary of {wanted.vocab}.")
-    if wanted.params_total or wanted.params_active:
-        raise Blocked(f"Sizes by parameter count are not planned yet; name a preset ({', '.join(PRESETS)}) or a shape.")
-    named = {"num_experts": wanted.experts, "top_k": wanted.top_k, "num_layers": wanted.layers}
-    return {name: value for name, value in {**named, "seq_len": wanted.context}.items() if value is not None}
-
-
-def tunables(spec: GoalSpec, recipe: dict[str, Value]) -> tuple[Tunable, ...]:
-    """The search space: without what the goal fixes or forbids, and within what the recipe allows."""
-    fixed = {setting_name(s.name) for s in spec.settings if s.how == "fixed" and s.name != "seeds"}
-    fixed |= set(_shape_asked(spec)) | {SETTING_NAMES.get(name, name) for name in spec.avoid}
-    free = (t for t in SPACE if t.name not in fixed)
-    experts, top_k = int(recipe["num_experts"]), int(recipe["top_k"])
-    allowed = {"top_k": range(1, experts + 1), "num_experts": range(top_k, 10**6)}
-    return tuple(_within(t, allowed[t.name]) if t.name in allowed else t for t in free)
-
-
-def _within(tunable: Tunable, allowed: range) -> Tunable:
-    return tunable.model_copy(update={"choices": tuple(c for c in tunable.choices if int(c) in allowed)})
-
-
-def seeds_per_side(spec: GoalSpec, devices: int) -> int:
-    """Seeds of baseline and of a confirmation: three or more, rounded up so that no device idles in the last round."""
-    asked = [int(s.value) for s in spec.settings if s.name == "seeds" and isinstance(s.value, (int, float))]
-    least = max(MIN_SEEDS, *asked) if asked else MIN_SEEDS
-    return least if devices >= least else math.ceil(least / devices) * devices
-
-
-def plan_calls(spec: GoalSpec, recipe: dict[str, Value]) -> tuple[ToolCall, ...]:
-    """The typed calls in order; `$dataset` and `$winner` stand for what the study makes."""
-    sources = [d.ref for d in spec.data if d.role == "train"]
-    build = BuildDataset(sources=tuple(sources), dev_share=DEV_SHARE, sealed_share=SEALED_SHARE, num_folds=NUM_FOLDS)
-    build = with_requests(build, spec.pipeline, avoid=spec.avoid)
-    return (
-        *(ToolCall(tool="inspect_data", args={"source": source}) for source in sources),
-        ToolCall(tool="build_dataset", args=build.model_dump(mode="json", exclude_defaults=True)),
-        ToolCall(tool="pretrain", args={"dataset": "$dataset", **recipe}),
-        ToolCall(tool="evaluate", args={"job": "$winner", "split": "sealed"}),
-    )
-
-
-@dataclass(frozen=True)
-class _Limits:
-    num_steps: int
-    max_trials: int
-    job_limit_s: float
-    estimate: Estimate
-
-
-def _fit(spec: GoalSpec, machine: Machine, recipe: dict[str, Value], seeds: int, assumptions: list[str]) -> _Limits:
-    preset = str(recipe["preset"])
-    tokens_per_step = int(recipe["batch_size"]) * int(recipe["seq_len"])
-    speed = machine.tokens_per_s.get(preset) or ASSUMED_TOKENS_PER_S.get(preset, 100.0)
-    trials = spec.budget.max_trials
-    wall = min(w for w in (spec.budget.wall_clock_s, machine.seconds_to_deadline, math.inf) if w is not None)
-    steps = int(recipe["num_steps"])
-    cost = _Cost(seeds, machine.devices, tokens_per_step / speed)
-    fixed_steps = any(s.name != "seeds" and setting_name(s.name) == "num_steps" for s in spec.settings)
-    most = _most_steps(spec, cost, trials, wall, tokens_per_step)
-    if most < (steps if fixed_steps else MIN_STEPS):
-        raise Blocked(_too_small(cost, steps if fixed_steps else MIN_STEPS, wall, spec))
-    if most < steps:
-        assumptions.append(f"{most} steps per run instead of {steps}, so that the study fits into its budget.")
-        steps = int(most)
-    if trials is None:
-        trials = _trials_that_fit(cost, steps, wall)
-        assumptions.append(f"No number of trials is named: at most {trials}.")
-    trial_s = cost.run_s(steps)
-    basis = "measured on this machine" if machine.num_measured else "assumed speed of a laptop core"
-    estimate = Estimate(
-        trial_s=round(trial_s, 1),
-        total_s=round(cost.total_s(steps, trials), 1),
-        tokens=float(steps * tokens_per_step * (2 * seeds + trials)),
-        basis=f"{basis} ({machine.num_measured} runs)" if machine.num_measured else basis,
-    )
-    limit = min(max(4 * trial_s, 120.0), wall, START_S + EVALUATE_S + (spec.budget.per_trial_s or math.inf))
-    return _Limits(steps, trials, round(limit, 1), estimate)
-
-
-@dataclass(frozen=True)
-class _Cost:
-    """Wall-clock arithmetic of a study: rounds of `devices` runs side by side."""
-
-    seeds: int
-    devices: int
-    step_s: float
-
-    def rounds(self, trials: int) -> int:
-        return 2 * math.ceil(self.seeds / self.devices) + math.ceil(trials / self.devices)
-
-    def run_s(self, steps: int) -> float:
-        return START_S + EVALUATE_S + steps * self.step_s
-
-    def total_s(self, steps: int, trials: int) -> float:
-        return self.rounds(trials) * self.run_s(steps) + START_S + 3 * EVALUATE_S + REPORT_S
-
-    def steps_within(self, wall: float, trials: int) -> float:
-        left = wall * (1 - SHARE_FOR_SLACK) - self.total_s(0, trials)
-        return left / (self.rounds(trials) * self.step_s)
-
-
-def _most_steps(spec: GoalSpec, cost: _Cost, trials: int | None, wall: float, tokens_per_step: int) -> float:
-    budget = spec.budget
-    most = cost.steps_within(wall, 1 if trials is None else trials) if wall < math.inf else math.inf
-    if budget.per_trial_s is not None:
-        most = min(most, budget.per_trial_s * (1 - SHARE_FOR_SLACK) / cost.step_s)
-    if budget.tokens is not None:
-        most = min(most, (1 - SHARE_FOR_SLACK) * budget.tokens / (tokens_per_step * (2 * cost.seeds + (trials or 1))))
-    return most if most == math.inf else math.floor(most)
-
-
-def _too_small(cost: _Cost, steps: int, wall: float, spec: GoalSpec) -> str:
-    trials = spec.budget.max_trials or 1
-    least = math.ceil(cost.total_s(steps, trials) / (1 - SHARE_FOR_SLACK) / 10) * 10
-    given = f"{wall:.0f} s" if wall < math.inf else "the tokens or seconds per trial"
-    return (
-        f"The budget is too small: {given} do not hold a baseline with {cost.seeds} seeds, {trials} trial(s) and a "
-        f"confirmation. About {least} s would; fewer trials or a smaller preset need less."
-    )
-
-
-def _trials_that_fit(cost: _Cost, steps: int, wall: float) -> int:
-    if wall == math.inf:
-        return DEFAULT_TRIALS
-    fits = (t for t in range(MOST_TRIALS, 0, -1) if cost.total_s(steps, t) <= wall * (1 - SHARE_FOR_SLACK))
-    return next(fits, 1)
+        raise Blocked(f"The goal asks for {what}, which this version cannot honour here. Leave it out.")

@@ -3,21 +3,22 @@
 import datetime as dt
 import os
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
+from nightsmith.agent.fitting import Blocked, Machine
 from nightsmith.agent.goal import GoalSpec
+from nightsmith.agent.looking import Look, look
 from nightsmith.agent.plan import StudyPlan
-from nightsmith.agent.planning import Blocked, Machine, study_plan
+from nightsmith.agent.planning import check_supported, study_plan
+from nightsmith.agent.settings import load_settings
 from nightsmith.model.presets import PRESETS
 from nightsmith.record import leases
 from nightsmith.record.budget import Deadline
 from nightsmith.record.workspace import Workspace
-from nightsmith.tools.data.inspect import Inspection, inspect_data
-from nightsmith.tools.data.resolve import resolve
+from nightsmith.tools.base import ToolCall
 from nightsmith.trainer import jobs
-from nightsmith.trainer.spec import PretrainSpec
+from nightsmith.trainer.spec import PretrainSpec, RunSpec, SftSpec
 
 FREE_DISK_BYTES = 500 * 2**20
 RECENT_RUNS = 8
@@ -31,9 +32,10 @@ def preflight(spec: GoalSpec, ws: Workspace, cwd: Path) -> StudyPlan:
         raise Blocked(
             "The goal names no data to train on: a folder, a file, or a built-in source such as python-stdlib."
         )
-    plan = study_plan(spec, survey(ws, spec.budget.deadline))
-    looks = [inspect_data(resolve(data.ref, cwd=cwd)) for data in spec.data if data.role == "train"]
-    plan = enough_rows(plan, looks)
+    machine = survey(ws, spec.budget.deadline)
+    check_supported(spec, machine)
+    seen = look(spec, cwd, load_settings(cwd).model)
+    plan = enough_rows(study_plan(spec, machine, seen), seen)
     free = shutil.disk_usage(ws.root).free
     if free < FREE_DISK_BYTES:
         raise Blocked(
@@ -42,19 +44,21 @@ def preflight(spec: GoalSpec, ws: Workspace, cwd: Path) -> StudyPlan:
     return plan
 
 
-def enough_rows(plan: StudyPlan, looks: Sequence[Inspection]) -> StudyPlan:
+def enough_rows(plan: StudyPlan, seen: Look) -> StudyPlan:
     """Where documents are too few to hold any out, they are cut into rows; said as an assumption."""
-    num_rows = sum(look.num_rows for look in looks)
-    if num_rows >= MIN_DOCUMENTS or any(look.kind != "text" for look in looks):
-        return plan
-    chunk = max(LEAST_CHUNK, min(LARGEST_CHUNK, sum(look.num_bytes for look in looks) // WANTED_ROWS))
-    cut = {"chunk_bytes": chunk}
-    calls = tuple(
-        call.model_copy(update={"args": call.args | (cut if call.tool == "build_dataset" else {})})
-        for call in plan.calls
-    )
-    said = f"The data are {num_rows} documents: cut into rows of {chunk} bytes, so that some can be held out."
-    return plan.model_copy(update={"calls": calls, "assumptions": (*plan.assumptions, said)})
+    said: list[str] = []
+    calls = tuple(_with_chunks(call, seen, said) for call in plan.calls)
+    return plan.model_copy(update={"calls": calls, "assumptions": (*plan.assumptions, *said)})
+
+
+def _with_chunks(call: ToolCall, seen: Look, said: list[str]) -> ToolCall:
+    looks = [seen.of(ref) for ref in call.args.get("sources", ())] if call.tool == "build_dataset" else []
+    num_rows = sum(each.num_rows for each in looks)
+    if not looks or num_rows >= MIN_DOCUMENTS or not all(each.is_text for each in looks):
+        return call
+    chunk = max(LEAST_CHUNK, min(LARGEST_CHUNK, sum(each.num_bytes for each in looks) // WANTED_ROWS))
+    said.append(f"The data are {num_rows} documents: cut into rows of {chunk} bytes, so that some can be held out.")
+    return call.model_copy(update={"args": call.args | {"chunk_bytes": chunk}})
 
 
 def survey(ws: Workspace, deadline: Deadline | None, now: dt.datetime | None = None) -> Machine:
@@ -66,22 +70,31 @@ def survey(ws: Workspace, deadline: Deadline | None, now: dt.datetime | None = N
         devices=gpus or len(found),
         gpus=gpus,
         memory_bytes=float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")),
-        tokens_per_s={preset: median(values) for preset, values in speeds.items()},
-        num_measured=sum(map(len, speeds.values())),
+        tokens_per_s={name: median(values) for name, values in speeds.items()},
+        num_measured={name: len(values) for name, values in speeds.items()},
         seconds_to_deadline=seconds_to(deadline, now or dt.datetime.now()) if deadline else None,
     )
 
 
 def measured_speeds(ws: Workspace) -> dict[str, list[float]]:
-    """Tokens per second and device of the newest finished training runs in this workspace, by preset."""
+    """Tokens per second and device of the newest finished training runs in this workspace.
+
+    By preset; of fine-tunings by the digest of the model that they started from.
+    """
     speeds: dict[str, list[float]] = {}
     for row in reversed(jobs.rows(ws)):
-        if not isinstance(row.spec, PretrainSpec) or row.result is None or row.role == "manual":
+        if row.result is None or row.role == "manual":
             continue
-        preset, speed = preset_of(row.spec), row.result.metrics.get("time/tokens_per_s")
-        if preset and speed and len(found := speeds.setdefault(preset, [])) < RECENT_RUNS:
+        name, speed = _name_of(row.spec), row.result.metrics.get("time/tokens_per_s")
+        if name and speed and len(found := speeds.setdefault(name, [])) < RECENT_RUNS:
             found.append(speed)
     return speeds
+
+
+def _name_of(spec: RunSpec) -> str | None:
+    if isinstance(spec, SftSpec):
+        return spec.model.weights_digest
+    return preset_of(spec) if isinstance(spec, PretrainSpec) else None
 
 
 def preset_of(spec: PretrainSpec) -> str | None:

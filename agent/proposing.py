@@ -2,25 +2,37 @@
 
 from typing import Any
 
-from nightsmith.agent import dossier, judging
+from nightsmith.agent import dossier, judging, recipes
 from nightsmith.agent.plan import PredictedEffect, StudyPlan, TrialPlan, Tunable
 from nightsmith.agent.planner import PlannerConfused
 from nightsmith.agent.proposals import SETTINGS, Direction, PastTrial, Proposal, ProposeRequest, SettingState
+from nightsmith.agent.recipes import settings
 from nightsmith.agent.search import Tried, choose_value, proposal_seed
 from nightsmith.agent.services import Services
 from nightsmith.evals.types import Decision, Target, Verdict
 from nightsmith.record import events, studies
 from nightsmith.record.studies import TrialRow
 from nightsmith.record.workspace import Workspace
-from nightsmith.tools import registry
 from nightsmith.tools.base import ToolCall, ToolError
-from nightsmith.tools.training import Pretrain, Value, apply_change, recipe
+from nightsmith.tools.training import Value
 
 
 def baseline_plan(plan: StudyPlan) -> TrialPlan:
-    """Trial 0: the recipe that everything is compared with."""
-    calls = tuple(call for call in plan.calls if call.tool == "pretrain")
-    return TrialPlan(move="baseline", hypothesis="The recipe that every trial is compared with.", calls=calls)
+    """Trial 0, which everything is compared with: the model that is fine-tuned as it is, else the plan's recipe."""
+    if plan.model is not None:
+        said = "The unmodified model that every trial is compared with."
+        return TrialPlan(move="baseline", hypothesis=said, calls=())
+    return TrialPlan(move="baseline", hypothesis="The recipe that every trial is compared with.", calls=plan.stages)
+
+
+def recipe_plan(ws: Workspace, study: str, plan: StudyPlan) -> TrialPlan:
+    """The first trial where the baseline is an unmodified model: the plan's recipe, which nobody has tried yet."""
+    return TrialPlan(
+        move="recipe",
+        hypothesis="The plan's recipe as it stands; later trials change one setting of the best so far.",
+        calls=plan.stages,
+        predicted=_better(ws, study),
+    )
 
 
 def trial_plan(row: TrialRow) -> TrialPlan:
@@ -29,7 +41,20 @@ def trial_plan(row: TrialRow) -> TrialPlan:
 
 
 async def propose(services: Services, study: str, number: int, room: int) -> tuple[list[TrialPlan], dict[str, Any]]:
-    """Ask the planner for up to `room` trials, numbered from `number`. Proposals that repeat a recipe are dropped."""
+    """Up to `room` trials, numbered from `number`: the planner's, and before them a recipe that was never run.
+
+    Proposals that repeat a recipe are dropped.
+    """
+    plan = dossier.study_plan(services.ws, study)
+    if number > 1 or plan.model is None:
+        return await _ask(services, study, number, room)
+    first = recipe_plan(services.ws, study, plan)
+    more, transcript = await _ask(services, study, number + 1, room - 1) if room > 1 else ([], {})
+    return [first, *(each for each in more if each.move not in ("confirm", "stop"))], transcript
+
+
+async def _ask(services: Services, study: str, number: int, room: int) -> tuple[list[TrialPlan], dict[str, Any]]:
+    """Ask the planner for up to `room` trials."""
     request = request_for(services.ws, study, number, room)
     try:
         proposals, transcript = await services.planner().propose(request)
@@ -63,14 +88,16 @@ def request_for(ws: Workspace, study: str, number: int, room: int) -> ProposeReq
     """What the planner is shown: objective, settings as they stand in the best recipe, past trials."""
     plan, spec = dossier.study_plan(ws, study), dossier.goal_spec(ws, study)
     rows = [row for row in studies.trials(ws, study) if row.number > 0]
-    best = recipe(recipe_of(ws, study, best_trial(ws, study)))
-    settings = tuple(
-        SettingState(name=t.name, value=best[t.name], tried=_tried_values(rows, t.name)) for t in plan.space
+    best = settings(recipe_of(ws, study, best_trial(ws, study)))
+    states = tuple(
+        SettingState(name=t.name, value=best[t.name], tried=_tried_values(rows, t.name))
+        for t in plan.space
+        if t.name in best and t.name in SETTINGS
     )
     objective = "; ".join(map(target_text, spec.targets)) or f"improve {judging.primary_metric(ws, study)}"
     history = tuple(past for row in rows if (past := _past(ws, study, row)) is not None)
     left = plan.max_trials - number + 1
-    return ProposeRequest(objective=objective, settings=settings, history=history, trials_left=left, k=room)
+    return ProposeRequest(objective=objective, settings=states, history=history, trials_left=left, k=room)
 
 
 def target_text(target: Target) -> str:
@@ -85,9 +112,14 @@ def best_trial(ws: Workspace, study: str) -> int:
     return judging.best_promising(ws, study, ()) or 0
 
 
-def recipe_of(ws: Workspace, study: str, number: int) -> Pretrain:
-    """The recipe of one trial."""
-    return _recipe_of(next(row for row in studies.trials(ws, study) if row.number == number))
+def recipe_of(ws: Workspace, study: str, number: int) -> recipes.Training:
+    """The recipe that trials start from: of a trial's last stage; before any was run, the plan's."""
+    return recipes.arguments(_stages(ws, study, number)[-1])
+
+
+def _stages(ws: Workspace, study: str, number: int) -> tuple[ToolCall, ...]:
+    row = next(row for row in studies.trials(ws, study) if row.number == number)
+    return trial_plan(row).stages or dossier.study_plan(ws, study).stages
 
 
 def drawn_up(ws: Workspace, study: str, number: int, proposal: Proposal, beside: list[TrialPlan]) -> TrialPlan | None:
@@ -108,33 +140,33 @@ def drawn_up(ws: Workspace, study: str, number: int, proposal: Proposal, beside:
 
 def _trial(ws: Workspace, study: str, proposal: Proposal, change: dict[str, Value]) -> TrialPlan:
     start = best_trial(ws, study)
-    args = apply_change(recipe_of(ws, study, start), change)
-    better = "lower" if judging.is_lower_better(ws, study) else "higher"
     return TrialPlan(
         move=proposal.move,
         hypothesis=proposal.hypothesis,
         change=change,
         start=start,
-        calls=(ToolCall(tool="pretrain", args=args.model_dump(mode="json", exclude_none=True)),),
-        predicted=PredictedEffect(metric=judging.primary_metric(ws, study), direction=better),
+        calls=recipes.changed(_stages(ws, study, start), change),
+        predicted=_better(ws, study),
     )
 
 
+def _better(ws: Workspace, study: str) -> PredictedEffect:
+    better = "lower" if judging.is_lower_better(ws, study) else "higher"
+    return PredictedEffect(metric=judging.primary_metric(ws, study), direction=better)
+
+
 def _value(
-    ws: Workspace, study: str, number: int, tunable: Tunable, direction: Direction, base: Pretrain,
+    ws: Workspace, study: str, number: int, tunable: Tunable, direction: Direction, base: recipes.Training,
     beside: list[TrialPlan],
 ) -> Value | None:  # fmt: skip
     rows = studies.trials(ws, study)
-    same_but = [
-        r
-        for r in map(recipe, map(_recipe_of, rows))
-        if _without(r, tunable.name) == _without(recipe(base), tunable.name)
-    ]
+    known = [recipe for row in rows if (recipe := _settings(row))]
+    same_but = [r for r in known if _without(r, tunable.name) == _without(settings(base), tunable.name)]
     running = [plan.change[tunable.name] for plan in beside if tunable.name in plan.change]
     return choose_value(
         tunable,
         direction,
-        recipe(base)[tunable.name],
+        settings(base)[tunable.name],
         _tried(rows),
         lower_is_better=judging.is_lower_better(ws, study),
         seed=proposal_seed(dossier.goal_spec(ws, study).digest(), number),
@@ -142,13 +174,20 @@ def _value(
     )
 
 
-def _without(settings: dict[str, Value], name: str) -> dict[str, Value]:
-    return {key: value for key, value in settings.items() if key not in (name, "num_steps", "seed")}
+def _without(recipe: dict[str, Value], name: str) -> dict[str, Value]:
+    """What makes a recipe, but for one setting, and for those that follow from others."""
+    return {key: value for key, value in recipe.items() if key not in (name, "num_steps", "lora_alpha", "seed")}
 
 
 def _tried(rows: list[TrialRow]) -> list[Tried]:
-    found = [(row, judging.verdict_of(row, "screen")) for row in rows]
-    return [Tried(recipe(_recipe_of(row)), v.value) for row, v in found if v is not None and v.value is not None]
+    found = [(_settings(row), judging.verdict_of(row, "screen")) for row in rows]
+    return [Tried(recipe, v.value) for recipe, v in found if recipe and v is not None and v.value is not None]
+
+
+def _settings(row: TrialRow) -> dict[str, Value]:
+    """A trial's recipe; empty for an unmodified model."""
+    stages = trial_plan(row).stages
+    return settings(recipes.arguments(stages[-1])) if stages else {}
 
 
 def _tried_values(rows: list[TrialRow], name: str) -> tuple[Value, ...]:
@@ -162,7 +201,7 @@ def _past(ws: Workspace, study: str, row: TrialRow) -> PastTrial | None:
     if verdict is None or not tried.change:
         return None
     setting, value = next(iter(tried.change.items()))
-    raised = _is_raised(recipe(recipe_of(ws, study, tried.start))[setting], value)
+    raised = _is_raised(settings(recipe_of(ws, study, tried.start)).get(setting), value)
     sign = -1.0 if judging.is_lower_better(ws, study) else 1.0
     return PastTrial(
         number=row.number,
@@ -174,7 +213,7 @@ def _past(ws: Workspace, study: str, row: TrialRow) -> PastTrial | None:
     )
 
 
-def _is_raised(before: Value, value: Value) -> bool | None:
+def _is_raised(before: Value | None, value: Value) -> bool | None:
     return value > before if isinstance(value, (int, float)) and isinstance(before, (int, float)) else None
 
 
@@ -184,9 +223,3 @@ def _word(verdict: Verdict) -> Any:
         return "promising"
     words = {Decision.PROMOTED: "promoted", Decision.REJECTED: "rejected", Decision.INCONCLUSIVE: "inconclusive"}
     return words.get(verdict.decision, "failed")
-
-
-def _recipe_of(row: TrialRow) -> Pretrain:
-    args = registry.validate(next(call for call in trial_plan(row).calls if call.tool == "pretrain"))
-    assert isinstance(args, Pretrain)
-    return args

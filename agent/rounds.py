@@ -8,17 +8,17 @@ from typing import Any
 from langgraph.runtime import Runtime
 from langgraph.types import Command, Send, interrupt
 
-from nightsmith.agent import dossier, judging
+from nightsmith.agent import dossier, judging, morning
 from nightsmith.agent.plan import StudyPlan
 from nightsmith.agent.services import Services
 from nightsmith.agent.state import State, Step, WaitState
-from nightsmith.agent.work import device_kind, job_limit_s, job_spec
+from nightsmith.agent.work import device_kind, job_limit_s, job_spec, next_stage, role_of
 from nightsmith.evals.types import Decision
 from nightsmith.record import events
 from nightsmith.record.errors import BudgetSpent, NightsmithError, NoDevice
 from nightsmith.record.workspace import Workspace
 from nightsmith.tools.base import ToolError
-from nightsmith.trainer import jobs, tracking
+from nightsmith.trainer import jobs
 from nightsmith.trainer.spec import RunStatus
 
 Go = Command[Any]
@@ -57,7 +57,7 @@ async def start(state: State, runtime: Runtime[Services]) -> Go:
 
 def _start(ws: Workspace, study: str, step: Step, plan: StudyPlan) -> str:
     return jobs.start(
-        ws, job_spec(ws, study, step), study=study, step=step["step"], trial=step["trial"], role=step["role"],
+        ws, job_spec(ws, study, step), study=study, step=step["step"], trial=step["trial"], role=role_of(step, plan),
         time_limit_s=job_limit_s(ws, study, plan), device_kind=device_kind(),
     )  # fmt: skip
 
@@ -73,12 +73,13 @@ async def wait(state: WaitState, runtime: Runtime[Services]) -> dict[str, Any]:
 
 
 async def judge(state: State, runtime: Runtime[Services]) -> Go:
-    """Round by round: interrupted jobs go on, queued ones start, and a finished phase is judged by code."""
+    """Round by round: interrupted jobs go on, next stages and queued jobs start, a finished phase is judged by code."""
     ws, study = runtime.context.ws, state["study"]
-    ended = _ended(ws, state)
+    ended, plan = _ended(ws, state), dossier.study_plan(ws, study)
     again = [state["steps"][key] for key in state["running"] if _may_go_on(ws, study, key)]
-    if not ended and (again or state["queue"]):
-        return Command(goto="start", update={"queue": [*again, *state["queue"]], "running": []})
+    stages = [step for key in state["running"] if (step := next_stage(ws, plan, key, state["steps"][key]))]
+    if not ended and (again or stages or state["queue"]):
+        return Command(goto="start", update={"queue": [*again, *stages, *state["queue"]], "running": []})
     go = await asyncio.to_thread(_phases[state["phase"]], ws, {**state, "ended": ended})
     await asyncio.to_thread(_project, ws, study)
     known: Any = go.update or {}
@@ -108,7 +109,7 @@ def _may_go_on(ws: Workspace, study: str, key: str) -> bool:
 def _project(ws: Workspace, study: str) -> None:
     """Show the study in MLflow. What MLflow cannot take is said and made up for later; it is no truth of ours."""
     try:
-        tracking.project(ws, study)
+        morning.publish(ws, study)
     except Exception as error:
         events.append(ws, study, "warning", data={"reason": f"MLflow was not updated: {error}"})
 
@@ -118,13 +119,8 @@ def _after_baseline(ws: Workspace, state: State) -> Go:
         return Command(goto="report")
     if failed := judging.failure(ws, state["study"]):
         return Command(goto="report", update={"ended": f"The baseline failed: {failed}"})
-    return Command(goto="calibrate", update={"running": []})
-
-
-def _after_calibration(ws: Workspace, state: State) -> Go:
-    go = _after_baseline(ws, state)
-    if go.goto == "report":
-        return go
+    if state["phase"] == "baseline" and not judging.has_fixed_reference(ws, state["study"]):
+        return Command(goto="calibrate", update={"running": []})
     events.append(ws, state["study"], "planned", data=judging.noise(ws, state["study"]))
     return Command(goto="propose", update={"phase": "trials", "next_trial": 1, "running": []})
 
@@ -161,7 +157,7 @@ def _after_unsealing(ws: Workspace, state: State) -> Go:
 
 _phases: dict[str, Callable[[Workspace, State], Go]] = {
     "baseline": _after_baseline,
-    "calibration": _after_calibration,
+    "calibration": _after_baseline,
     "trials": _after_trials,
     "confirmation": _after_confirmation,
     "sealed": _after_unsealing,

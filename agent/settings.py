@@ -31,6 +31,8 @@ class Settings(Contract):
 
     planner: PlannerSettings = PlannerSettings()
     """The planner."""
+    model: str | None = None
+    """Model that is fine-tuned where a goal names none, as a goal would name it; null: SmolLM2-135M-Instruct."""
     allow_remote_planner: bool = False
     """Whether planner.url may name another machine: goals and results are sent there."""
     budget: Budget | None = None
@@ -58,17 +60,17 @@ def load_settings(start: Path | None = None) -> Settings:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
         raise NightsmithError(
             f"Settings ({path or 'NIGHTSMITH_* variables'}): {problems}. "
-            f"Allowed: [planner] {', '.join(PlannerSettings.model_fields)}; allow_remote_planner; "
+            f"Allowed: [planner] {', '.join(PlannerSettings.model_fields)}; allow_remote_planner; model; "
             f"[budget] {', '.join(Budget.model_fields)}."
         ) from None
 
 
 def _with_environment(values: dict[str, Any]) -> dict[str, Any]:
-    """NIGHTSMITH_PLANNER_URL, _MODEL and _TOKEN_ENV win over the file, and NIGHTSMITH_ALLOW_REMOTE_PLANNER."""
+    """NIGHTSMITH_PLANNER_URL, _MODEL and _TOKEN_ENV, NIGHTSMITH_ALLOW_REMOTE_PLANNER and _MODEL win over the file."""
     planner = dict(values.get("planner") or {})
     for name in PlannerSettings.model_fields:
         given = os.environ.get(f"NIGHTSMITH_PLANNER_{name.upper()}")
         if given:
             planner[name] = given
-    allow = os.environ.get("NIGHTSMITH_ALLOW_REMOTE_PLANNER")
-    return {**values, "planner": planner, **({"allow_remote_planner": allow} if allow else {})}
+    named = {name: os.environ.get(f"NIGHTSMITH_{name.upper()}") for name in ("allow_remote_planner", "model")}
+    return {**values, "planner": planner, **{name: value for name, value in named.items() if value}}

@@ -17,6 +17,10 @@ class Step(TypedDict):
     """What it is for."""
     seed: int
     """Seed of a training job."""
+    stage: int
+    """Stage of the run that it is, from 0."""
+    model_of: str
+    """Key of the job of the stage before, whose checkpoint it starts from; empty in the first stage."""
     checkpoint_of: str
     """Key of the job whose checkpoint is evaluated; empty for a training job."""
     fold: int

@@ -7,9 +7,10 @@ from langgraph.runtime import Runtime
 from langgraph.types import Command
 
 from nightsmith.agent import dossier, judging, proposing
+from nightsmith.agent.materials import prepare_data
 from nightsmith.agent.services import Services
 from nightsmith.agent.state import State, Step
-from nightsmith.agent.work import prepare_data, step_of, time_for
+from nightsmith.agent.work import step_of, time_for
 from nightsmith.record import events, studies
 from nightsmith.record.errors import NightsmithError
 from nightsmith.record.workspace import Workspace
@@ -20,7 +21,10 @@ Go = Command[Any]
 
 
 async def baseline(state: State, runtime: Runtime[Services]) -> Go:
-    """Build the data; queue trial 0, and calibration seeds beside it on devices that would idle."""
+    """Build the data; queue trial 0, and calibration seeds beside it on devices that would idle.
+
+    A model that is fine-tuned is the baseline as it is: it is evaluated once, and has no seeds.
+    """
     ws, study = runtime.context.ws, state["study"]
     try:
         await asyncio.to_thread(prepare_data, ws, study, runtime.context.cwd)
@@ -29,7 +33,7 @@ async def baseline(state: State, runtime: Runtime[Services]) -> Go:
         return Command(goto="report", update={"ended": str(refusal)})
     plan = dossier.study_plan(ws, study)
     studies.add_trial(ws, study, 0, proposing.baseline_plan(plan).model_dump(mode="json"))
-    beside = min(plan.parallel, plan.seeds) - 1
+    beside = 0 if plan.model else min(plan.parallel, plan.seeds) - 1
     queue = [step_of("baseline", 0, 0), *(step_of("calibration", 0, seed) for seed in range(1, 1 + beside))]
     return Command(goto="start", update={"phase": "baseline", "queue": queue, "running": [], "steps": {}})
 

@@ -93,7 +93,7 @@ def envelope(ws: Workspace, study: str) -> Envelope:
         study=study,
         spec_digest=spec.digest(),
         plan_digest=plan.digest(),
-        kinds=("pretrain", "evaluate"),
+        kinds=(*dict.fromkeys(call.tool for call in plan.stages), "evaluate"),
         methods=tuple(spec.methods),
         max_trials=plan.max_trials,
         budget=spec.budget.model_copy(update={"max_trials": plan.max_trials}),

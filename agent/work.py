@@ -1,92 +1,96 @@
-"""From a step of the graph to the job that carries it out: data, specs, and whether time is left for another."""
+"""From a step of the graph to the job that carries it out, and whether time is left for another."""
 
 import math
 from pathlib import Path
 from statistics import median
 
-from pydantic import JsonValue
-
-from nightsmith.agent import dossier
+from nightsmith.agent import dossier, materials
+from nightsmith.agent.fitting import REPORT_S
 from nightsmith.agent.plan import StudyPlan, TrialPlan
-from nightsmith.agent.planning import EVALUATE_S, REPORT_S, START_S
 from nightsmith.agent.state import Role, Step
-from nightsmith.record import budget, events, leases, studies
+from nightsmith.evals.types import EvaluateSpec
+from nightsmith.record import budget, leases, studies
 from nightsmith.record.leases import DeviceKind
 from nightsmith.record.workspace import Workspace
 from nightsmith.tools import registry
-from nightsmith.tools.data.build import BuildDataset, build_dataset
-from nightsmith.tools.data.manifest import Manifest, read_manifest
-from nightsmith.tools.evaluation import Evaluate, evaluate_spec
+from nightsmith.tools.evaluation import evaluate_model_spec
+from nightsmith.tools.finetuning import Sft, sft_spec
 from nightsmith.tools.training import Pretrain, pretrain_spec
-from nightsmith.trainer import jobs
-from nightsmith.trainer.spec import PretrainSpec, RunResult, RunSpec, RunStatus
+from nightsmith.trainer import jobrows, jobs
+from nightsmith.trainer.spec import ModelRef, RunResult, RunSpec, RunStatus, TrainSpec
 
-DEV_ITEMS, DEV_BYTES, SEALED_ITEMS, SEALED_BYTES = 192, 4096, 384, 8192
-"""Rows scored, and bytes of each: dev is looked at by every run, sealed once."""
 START_SLACK_S = 3.0
 """Time passes between asking what is left and reserving it."""
 
 
-def step_of(role: Role, trial: int, seed: int, checkpoint_of: str = "", fold: int = 0) -> Step:
+def step_of(
+    role: Role, trial: int, seed: int, *, checkpoint_of: str = "", fold: int = 0, stage: int = 0, model_of: str = ""
+) -> Step:
     """A step, named so that the same step of a resumed study has the same name."""
-    name = f"{role}-{trial}-{checkpoint_of or seed}"
-    return {"step": name, "trial": trial, "role": role, "seed": seed, "checkpoint_of": checkpoint_of, "fold": fold}
+    name = f"{role}-{trial}-{checkpoint_of or seed}" + (f"-stage{stage}" if model_of else "")
+    return {
+        "step": name, "trial": trial, "role": role, "seed": seed, "stage": stage, "model_of": model_of,
+        "checkpoint_of": checkpoint_of, "fold": fold,
+    }  # fmt: skip
 
 
-def prepare_data(ws: Workspace, study: str, cwd: Path) -> None:
-    """Build the plan's dataset (or find it built) and note its digest in the study's papers."""
-    if dossier.load(ws, study, "dataset") is not None:
-        return
-    call = next(c for c in dossier.study_plan(ws, study).calls if c.tool == "build_dataset")
-    args = registry.validate(call)
-    assert isinstance(args, BuildDataset)
-    manifest = build_dataset(args, ws, cwd=cwd)
-    dossier.save(ws, study, "dataset", {"digest": manifest.dataset})
-    rows: dict[str, JsonValue] = {split.name: split.rows for split in manifest.splits}
-    events.append(ws, study, "data_built", data={"digest": manifest.name, "rows": rows})
+def next_stage(ws: Workspace, plan: StudyPlan, key: str, step: Step) -> Step | None:
+    """The step that goes on from a finished stage's checkpoint; None where the run has ended, or failed."""
+    result = jobs.poll(ws, key)
+    if role_of(step, plan) != "stage" or result is None or result.status is not RunStatus.FINISHED:
+        return None
+    return step_of(step["role"], step["trial"], step["seed"], stage=step["stage"] + 1, model_of=key)
 
 
-def manifest_of(ws: Workspace, study: str) -> Manifest:
-    """The manifest of the study's dataset."""
-    return read_manifest(ws, dossier.load(ws, study, "dataset")["digest"])
+def role_of(step: Step, plan: StudyPlan) -> jobrows.Role:
+    """What the job of a step is for: only the last stage of a run stands for it."""
+    trains = step["role"] != "sealed" and not _is_reference(step, plan)
+    return "stage" if trains and step["stage"] < len(plan.stages) - 1 else step["role"]
 
 
-def sealed_folds(manifest: Manifest) -> list[str]:
-    """Digests of the sealed folds, in the order in which they are used."""
-    return [split.data_digest for split in manifest.splits if split.name.startswith("fold")]
+def _is_reference(step: Step, plan: StudyPlan) -> bool:
+    """Whether the step evaluates the model that is fine-tuned, as it is."""
+    return step["role"] == "baseline" and plan.model is not None
 
 
 def job_spec(ws: Workspace, study: str, step: Step) -> RunSpec:
-    """The spec of one step: a training run of a trial's recipe, or an evaluation of a checkpoint."""
-    if not step["checkpoint_of"]:
-        return training_spec(ws, study, step["trial"], step["seed"])
-    result = finished(ws, step["checkpoint_of"])
-    window = int(dossier.study_plan(ws, study).recipe["seq_len"])
-    args = Evaluate(
-        job=result.key,
-        split="sealed",
-        fold=step["fold"],
-        max_items=SEALED_ITEMS,
-        max_bytes=SEALED_BYTES,
-        seq_len=window,
-    )
-    return evaluate_spec(
-        args,
-        manifest_of(ws, study),
-        ws,
-        checkpoint=Path(str(result.checkpoint)),
-        checkpoint_digest=str(result.checkpoint_digest),
-    )
+    """The spec of one step: a stage of a trial's training, or an evaluation of a checkpoint."""
+    plan = dossier.study_plan(ws, study)
+    if step["checkpoint_of"]:
+        suite = materials.suite(ws, study, "sealed", step["fold"])
+        return evaluate_model_spec(checkpoint(ws, step["checkpoint_of"]), suite)
+    if _is_reference(step, plan) and plan.model is not None:
+        return evaluate_model_spec(plan.model, materials.suite(ws, study, "dev"))
+    return training_spec(ws, study, plan, step)
 
 
-def training_spec(ws: Workspace, study: str, trial: int, seed: int) -> PretrainSpec:
-    """The training run of one trial with one seed (counted from the seed that the goal fixed, else 0)."""
-    row = next(t for t in studies.trials(ws, study) if t.number == trial)
-    call = next(c for c in TrialPlan.model_validate(row.plan).calls if c.tool == "pretrain")
-    args = registry.validate(call)
+def training_spec(ws: Workspace, study: str, plan: StudyPlan, step: Step) -> RunSpec:
+    """One stage of a trial with one seed (counted from the seed that the goal fixed, else 0).
+
+    Only the last stage is evaluated, on the suite that all runs of the study share.
+    """
+    row = next(t for t in studies.trials(ws, study) if t.number == step["trial"])
+    args = registry.validate(TrialPlan.model_validate(row.plan).stages[step["stage"]])
+    is_last = step["stage"] == len(plan.stages) - 1
+    suite = materials.suite(ws, study, "dev") if is_last else None
+    if isinstance(args, Sft):
+        start = checkpoint(ws, step["model_of"]) if step["model_of"] else plan.model
+        assert start is not None, "a plan that fine-tunes names a model, or trains one before"
+        manifest = materials.manifest_of(ws, study, args.dataset)
+        seeded = args.model_copy(update={"seed": args.seed + step["seed"]})
+        return sft_spec(seeded, manifest, ws, model=start, suite=suite)
     assert isinstance(args, Pretrain)
-    seeded = args.model_copy(update={"seed": args.seed + seed})
-    return pretrain_spec(seeded, manifest_of(ws, study), ws, dev_items=DEV_ITEMS, dev_bytes=DEV_BYTES)
+    seeded = args.model_copy(update={"seed": args.seed + step["seed"]})
+    spec = pretrain_spec(seeded, materials.manifest_of(ws, study, args.dataset), ws)
+    return spec.model_copy(update={"dev_suite": suite})
+
+
+def checkpoint(ws: Workspace, key: str) -> ModelRef:
+    """The weights that a finished job left, or evaluated."""
+    result = finished(ws, key)
+    assert result.checkpoint is not None
+    assert result.checkpoint_digest is not None
+    return ModelRef(path=str(Path(result.checkpoint).resolve()), weights_digest=result.checkpoint_digest)
 
 
 def finished(ws: Workspace, key: str) -> RunResult:
@@ -103,7 +107,7 @@ def time_for(ws: Workspace, study: str, plan: StudyPlan) -> int:
     if left is None:
         return plan.parallel
     trial_s = measured_trial_s(ws, study, plan)
-    return plan.parallel if left >= trial_s + seconds_to_end(plan, trial_s) else 0
+    return plan.parallel if left >= trial_s + seconds_to_end(ws, study, plan, trial_s) else 0
 
 
 def job_limit_s(ws: Workspace, study: str, plan: StudyPlan) -> float:
@@ -124,13 +128,26 @@ def device_kind() -> DeviceKind:
 
 
 def measured_trial_s(ws: Workspace, study: str, plan: StudyPlan) -> float:
-    """Seconds that a training job takes in this study: the median of those that finished, else the estimate."""
-    results = [jobs.poll(ws, row.key) for row in jobs.rows(ws, study) if row.role != "sealed"]
-    times = [r.wall_s for r in results if r is not None and r.status is RunStatus.FINISHED]
-    return median(times) if times else plan.estimate.trial_s
+    """Seconds that a run takes in this study, all its stages: medians of those that finished, else the estimate."""
+    times: dict[bool, list[float]] = {True: [], False: []}
+    for row in jobs.rows(ws, study):
+        result = jobs.poll(ws, row.key)
+        if isinstance(row.spec, TrainSpec) and result is not None and result.status is RunStatus.FINISHED:
+            times[row.role == "stage"].append(result.wall_s)
+    if not times[False]:
+        return plan.estimate.trial_s
+    earlier = (len(plan.stages) - 1) * median(times[True]) if times[True] else 0.0
+    return median(times[False]) + earlier
 
 
-def seconds_to_end(plan: StudyPlan, trial_s: float) -> float:
-    """Seconds kept for one confirmation, the sealed evaluation and the report."""
-    rounds = math.ceil(plan.seeds / plan.parallel)
-    return rounds * trial_s + START_S + 3 * EVALUATE_S + REPORT_S
+def seconds_to_end(ws: Workspace, study: str, plan: StudyPlan, trial_s: float) -> float:
+    """Seconds kept for one confirmation (where the plan has any), the sealed evaluation and the report."""
+    rounds = math.ceil(plan.seeds / plan.parallel) if plan.max_confirmations else 0
+    return rounds * trial_s + seconds_to_unseal(ws, study, plan)
+
+
+def seconds_to_unseal(ws: Workspace, study: str, plan: StudyPlan) -> float:
+    """Seconds kept for the sealed evaluation and the report; measured by the unmodified model's, where there is one."""
+    ended = [jobs.poll(ws, row.key) for row in jobs.rows(ws, study) if isinstance(row.spec, EvaluateSpec)]
+    walls = [result.wall_s for result in ended if result is not None and result.status is RunStatus.FINISHED]
+    return max([plan.estimate.sealed_s, *(wall * materials.SEALED_PER_DEV for wall in walls)]) + REPORT_S

@@ -1,0 +1,222 @@
+"""How a model is fine-tuned: the stages of a run, their recipes, what trials may change. What it takes: `sft_costs`."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from nightsmith.agent import planning_pretrain
+from nightsmith.agent.fitting import Blocked
+from nightsmith.agent.goal import GoalSpec
+from nightsmith.agent.looking import Look, begins_at_random
+from nightsmith.agent.plan import Tunable
+from nightsmith.tools import finetuning, registry
+from nightsmith.tools.arguments import did_you_mean
+from nightsmith.tools.base import ToolCall
+from nightsmith.tools.finetuning import SETTINGS, Sft
+from nightsmith.tools.training import Value
+
+LORA_FROM_PARAMS = 2e7
+"""Models of fewer weights are trained whole."""
+EPOCHS, EPOCHS_OF_GENERATED = 3, 1
+"""Passes over the rows; a generator's rows are all different already."""
+ROWS_FOR_ONE_EPOCH = 20_000
+"""From so many rows on one pass is planned."""
+LEAST_LEN, LONGEST_LEN, TEXT_LEN = 128, 2048, 256
+"""Longest row in tokens: of conversations by their longest, of texts, which are cut."""
+
+SPACE: tuple[Tunable, ...] = (
+    Tunable(name="batch_size", kind="choice", choices=(2, 4, 8, 16, 32)),
+    Tunable(name="warmup_share", kind="float", low=0.0, high=0.3),
+    Tunable(name="schedule", kind="choice", choices=("constant", "cosine", "linear")),
+    Tunable(name="lora_rank", kind="choice", choices=(4, 8, 16, 32, 64)),
+    Tunable(name="weight_decay", kind="float", low=0.0, high=0.1),
+)
+"""What trials may change, beside the learning rate. Every one keeps the number of rows that are trained on."""
+RATES = {"full": (5e-6, 5e-3), "lora": (5e-5, 5e-3)}
+"""Range of the learning rate by adaptation."""
+SMALL_RATE = 5e-4
+"""Peak learning rate of models so small that they are trained whole: near that of their pre-training."""
+SETTING_NAMES = {
+    "steps": "num_steps", "lr": "learning_rate", "rank": "lora_rank", "r": "lora_rank", "alpha": "lora_alpha",
+    "seq_len": "max_len", "context": "max_len", "max_length": "max_len", "epochs": "epochs",
+}  # fmt: skip
+"""A goal's words for settings; epochs become steps."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a run."""
+
+    tool: Literal["pretrain", "sft"]
+    rows: Literal["chat", "text"]
+    """As what its data are read."""
+    refs: tuple[str, ...]
+    """Sources of its training data."""
+    recipe: dict[str, Value]
+    """Settings of its training call."""
+    num_rows: float = 0.0
+    """Rows that it may train on."""
+
+
+def stages_of(spec: GoalSpec, look: Look, held_out: float) -> tuple[tuple[Stage, ...], list[str]]:
+    """The stages of a run at full length, and the assumptions behind them.
+
+    Args:
+        spec: the goal.
+        look: data and model.
+        held_out: share of the rows that no stage trains on.
+
+    Raises:
+        Blocked: a stage has no data, or a setting has no meaning.
+        ToolError: a setting is out of range.
+    """
+    said: list[str] = []
+    found: list[Stage] = []
+    for index, method in enumerate(spec.methods):
+        rows: Literal["chat", "text"] = "text" if method == "pretrain" else "chat"
+        refs = _refs(spec, look, index, rows)
+        if index == 0 and begins_at_random(spec):
+            recipe, told = planning_pretrain.baseline_recipe(_first_settings(spec))
+            found.append(Stage("pretrain", rows, refs, recipe))
+        else:
+            num_rows = (1 - held_out) * sum(_num_rows(spec, look, ref, rows) for ref in refs)
+            recipe, told = _recipe(spec, look, refs, rows, num_rows, starts=not found)
+            found.append(Stage("sft", rows, refs, recipe, num_rows))
+        said += [each for each in told if each not in said]
+    return tuple(found), said
+
+
+def _refs(spec: GoalSpec, look: Look, index: int, rows: str) -> tuple[str, ...]:
+    """Training data of one stage: what names it, and what names none and can be used."""
+    meant = [d.ref for d in spec.data if d.role == "train" and d.stage in (None, index)]
+    for data in (d for d in spec.data if d.role == "train" and d.stage == index):
+        if rows == "chat" and (problem := _problem(look, data.ref)):
+            raise Blocked(problem)
+    usable = [ref for ref in meant if rows == "text" or not _problem(look, ref)]
+    if usable:
+        return tuple(dict.fromkeys(usable))
+    if meant:
+        raise Blocked(_problem(look, meant[0]))
+    raise Blocked(f"Stage {index + 1} ({spec.methods[index]}) has no data to train on. Name some for it.")
+
+
+def _problem(look: Look, ref: str) -> str:
+    seen = look.of(ref)
+    if seen.is_text:
+        return f"{ref!r} is text without prompts and answers. Give a CSV, JSONL or parquet file, or pre-train on it."
+    return seen.problem
+
+
+def _num_rows(spec: GoalSpec, look: Look, ref: str, rows: str) -> float:
+    """Rows of a source as a stage reads them: texts are cut into rows of the longest length."""
+    seen = look.of(ref)
+    asked = next((s.amount for s in spec.pipeline if s.step == "sample" and s.amount and s.unit == "rows"), math.inf)
+    if rows == "text":
+        return max(1.0, seen.num_bytes / look.model.size.bytes_per_token / TEXT_LEN)
+    return min(seen.num_rows, asked)
+
+
+def _first_settings(spec: GoalSpec) -> GoalSpec:
+    """The goal with the settings of its pre-training alone, where a fine-tuning follows that knows the others."""
+    if len(spec.methods) == 1:
+        return spec
+    own = tuple(s for s in spec.settings if SETTING_NAMES.get(s.name, s.name) not in (*SETTINGS, "epochs"))
+    return spec.model_copy(update={"settings": own})
+
+
+def _recipe(
+    spec: GoalSpec, look: Look, refs: Sequence[str], rows: Literal["chat", "text"], num_rows: float, *, starts: bool
+) -> tuple[dict[str, Value], list[str]]:
+    """Settings of one fine-tuning stage at full length. Raises Blocked or ToolError."""
+    asked: dict[str, Any] = {}
+    for setting in spec.settings:
+        if setting.name != "seeds" and not _belongs_to_pretraining(spec, setting.name):
+            asked[setting_name(setting.name)] = setting.value
+    adaptation, said = _adaptation(spec, look)
+    epochs = asked.pop("epochs", None)
+    args: dict[str, Any] = {"adaptation": adaptation, "rows": rows, "max_len": _max_len(look, refs, rows)} | asked
+    args["model"] = look.model.name if starts else "$previous"
+    if args["adaptation"] == "full" and look.model.size.num_params < LORA_FROM_PARAMS:
+        args.setdefault("learning_rate", SMALL_RATE)
+    chosen = registry.validate(ToolCall(tool="sft", args=args))
+    assert isinstance(chosen, Sft)
+    if "num_steps" not in asked:
+        passes = float(epochs) if epochs is not None else _epochs(look, refs, num_rows)
+        steps = max(1, math.ceil(passes * num_rows / chosen.batch_size))
+        chosen = chosen.model_copy(update={"num_steps": steps})
+        if epochs is None:
+            times = "one pass" if passes == 1 else f"{passes:g} passes"
+            said.append(f"Neither epochs nor steps are named: {times} over about {num_rows:.0f} rows.")
+    return {"model": chosen.model, "rows": rows, **finetuning.recipe(chosen)}, said
+
+
+def _belongs_to_pretraining(spec: GoalSpec, name: str) -> bool:
+    """Whether a setting is one that only the pre-training before has."""
+    return begins_at_random(spec) and SETTING_NAMES.get(name, name) not in (*SETTINGS, "epochs")
+
+
+def _adaptation(spec: GoalSpec, look: Look) -> tuple[Literal["full", "lora"], list[str]]:
+    if spec.adaptation == "full" or "lora" in spec.avoid:
+        return "full", []
+    if spec.adaptation == "lora":
+        return "lora", []
+    if begins_at_random(spec):
+        return "full", []
+    million = look.model.size.num_params / 1e6
+    if look.model.size.num_params < LORA_FROM_PARAMS:
+        return "full", [
+            f"No adaptation is named: every weight is trained, as the model has only {million:.3g} million."
+        ]
+    return "lora", [f"No adaptation is named: LoRA, as the model has {million:.0f} million weights."]
+
+
+def _epochs(look: Look, refs: Sequence[str], num_rows: float) -> float:
+    if any(look.of(ref).is_generated for ref in refs):
+        return EPOCHS_OF_GENERATED
+    return EPOCHS if num_rows < ROWS_FOR_ONE_EPOCH else 1
+
+
+def _max_len(look: Look, refs: Sequence[str], rows: str) -> int:
+    """Room for the longest row of the sample, half as long again; texts are cut."""
+    most = min(LONGEST_LEN, look.model.size.max_len or LONGEST_LEN)
+    if rows == "text":
+        return min(most, TEXT_LEN)
+    needed = 1.5 * max(look.tokens(look.of(ref).longest_bytes) for ref in refs)
+    return max(LEAST_LEN, min(most, 64 * math.ceil(needed / 64)))
+
+
+def setting_name(name: str) -> str:
+    """The recipe's name for a setting of the goal. Raises Blocked, with near names, where fine-tuning has none."""
+    known = SETTING_NAMES.get(name, name)
+    if known in SETTINGS or known == "epochs":
+        return known
+    allowed = (*SETTINGS, "epochs")
+    raise Blocked(f"Fine-tuning has no setting {name!r}.{did_you_mean(known, allowed)} Settings: {', '.join(allowed)}.")
+
+
+def tunables(spec: GoalSpec, recipe: dict[str, Value]) -> tuple[Tunable, ...]:
+    """The search space of the last stage: without what the goal fixes or forbids, and what has no meaning."""
+    fixed = {SETTING_NAMES.get(s.name, s.name) for s in spec.settings if s.how == "fixed"}
+    fixed |= {SETTING_NAMES.get(name, name) for name in spec.avoid}
+    low, high = RATES[str(recipe["adaptation"])]
+    rate = Tunable(name="learning_rate", kind="float", low=low, high=high, log=True)
+    return tuple(t for t in (rate, *SPACE) if t.name in recipe and t.name not in fixed)
+
+
+def is_length_fixed(spec: GoalSpec) -> bool:
+    """Whether the goal names how long a run is."""
+    return any(SETTING_NAMES.get(s.name, s.name) in ("num_steps", "epochs") for s in spec.settings)
+
+
+def shortened(stages: Sequence[Stage], share: float) -> tuple[tuple[Stage, ...], list[str]]:
+    """The stages with fewer steps, and what is said of it."""
+    if share >= 1:
+        return tuple(stages), []
+    found: list[Stage] = []
+    for stage in stages:
+        steps = max(1, int(int(stage.recipe["num_steps"]) * share + 1e-9))
+        found.append(Stage(stage.tool, stage.rows, stage.refs, stage.recipe | {"num_steps": steps}, stage.num_rows))
+    before = " and ".join(str(stage.recipe["num_steps"]) for stage in stages)
+    after = " and ".join(str(stage.recipe["num_steps"]) for stage in found)
+    return tuple(found), [f"{after} steps per run instead of {before}, so that the study fits into its budget."]
