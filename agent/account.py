@@ -93,6 +93,16 @@ def guardrail_words(trial: TrialView) -> str:
     return "; ".join(told)
 
 
+def cost_words(view: StudyView) -> str:
+    """`2 min 24 s of 9 min 00 s, 4 min 15 s of CPU time, 4.1 M tokens`."""
+    spent, allowed = view.spent, view.spent.allowed
+    limit = f" of {figures.duration(allowed.wall_clock_s)}" if allowed.wall_clock_s else ""
+    gpu = f", {spent.amount.gpu_hours:.2f} GPU-hours" if spent.amount.gpu_hours else ""
+    time = f"{figures.duration(spent.active_s)}{limit}"
+    tokens = figures.count(spent.amount.tokens)
+    return f"{time}, {figures.duration(spent.amount.cpu_s)} of CPU time{gpu}, {tokens} tokens"
+
+
 def seal_words(view: StudyView) -> str:
     """Whether the sealed split was opened, the seal's strength in plain words, and its looks."""
     seal = view.seal
@@ -135,7 +145,7 @@ def _improved(view: StudyView) -> str:
     helped = [trial for trial in view.proposed if trial.decision is Decision.PROMOTED and trial.confirm]
     if not helped:
         return f"{view.reason or 'no promoted trial was recorded'}."
-    trial = _best_confirmed(view, helped)
+    trial = best_confirmed(view, helped)
     verdict = trial.confirm
     assert verdict is not None
     change = figures.difference(view.metric, verdict.estimate)
@@ -177,7 +187,8 @@ def _short_target(target: Target) -> str:
     return figures.target_words(target).removeprefix(target.name or figures.metric_label(target.metric)).strip()
 
 
-def _best_confirmed(view: StudyView, trials: list[TrialView]) -> TrialView:
+def best_confirmed(view: StudyView, trials: list[TrialView]) -> TrialView:
+    """The winner, where it is among these confirmed trials; else the one with the best difference."""
     if view.winner is not None and any(trial.number == view.winner for trial in trials):
         return next(trial for trial in trials if trial.number == view.winner)
     sign = 1 if view.lower_is_better else -1

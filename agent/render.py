@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from nightsmith.agent import account, dossier, event_words, figures, history
 from nightsmith.agent.escape import plain
 from nightsmith.agent.goal import GoalSpec
+from nightsmith.agent.plan import StudyPlan
 from nightsmith.agent.telling import telling
 from nightsmith.agent.view import StudySummary, StudyView, TrialView
 from nightsmith.record.events import Event
@@ -60,7 +61,7 @@ def show(view: StudyView, *, every: bool = False) -> str:
     more = [_text(f"… {left:,} more trials, --all shows them.", style="dim")] if left else []
     tail: list[RenderableType] = [*_lines("Refused", _newest([refusal.what for refusal in view.refusals], every=every))]
     tail += _lines("Noticed", _newest(view.warnings, every=every))
-    tail.append(_text(f"Cost: {_cost(view)}"))
+    tail.append(_text(f"Cost: {account.cost_words(view)}"))
     return _drawn(*head, *([_trials(view, shown), *more, ""] if shown else []), *tail)
 
 
@@ -73,7 +74,11 @@ def _newest(lines: Sequence[str], *, every: bool) -> list[str]:
 def plan_card(ws: Workspace, study: str) -> str:
     """What a person is asked to approve: the goal as understood, every call, time and tokens, assumptions."""
     reading: dict[str, Any] = dossier.load(ws, study, "interpretation") or {}
-    plan = dossier.study_plan(ws, study)
+    return planned(reading, dossier.study_plan(ws, study), f"Plan of {study}")
+
+
+def planned(reading: Mapping[str, Any], plan: StudyPlan, title: str) -> str:
+    """A goal as it was read, and the plan made of it."""
     shown = plan.model_dump(mode="json")
     trials = (
         f"at most {plan.max_trials}, {plan.parallel} side by side, each ended after "
@@ -81,8 +86,8 @@ def plan_card(ws: Workspace, study: str) -> str:
     )
     space = ", ".join(tunable.name for tunable in plan.space) or "nothing"
     more = [("Trials", trials), ("Trials may change", space)]
-    answer = reading | {"plan": shown["calls"], "estimate": shown["estimate"]}
-    return _card(answer, f"Plan of {study}", more, _lines("Assumed", plan.assumptions))
+    answer = {**reading, "plan": shown["calls"], "estimate": shown["estimate"]}
+    return _card(answer, title, more, _lines("Assumed", plan.assumptions))
 
 
 def interpretation(answer: Mapping[str, Any]) -> str:
@@ -117,7 +122,8 @@ def ending(ws: Workspace, study: str, how: str) -> str:
         return f"Saved. nightsmith resume {study} goes on exactly here."
     view = history.load(ws, study)
     where = ws.root / "reports" / study / "index.html"
-    return _drawn(_sentence(account.outcome_sentence(view)), _text(f"Cost: {_cost(view)}"), _text(f"Report: {where}"))
+    told = (f"Cost: {account.cost_words(view)}", f"Report: {where}")
+    return _drawn(_sentence(account.outcome_sentence(view)), *map(_text, told))
 
 
 def result(ws: Workspace, ended: RunResult) -> str:
@@ -252,15 +258,6 @@ def _trials(view: StudyView, shown: Sequence[TrialView]) -> "Table":
 def _estimate(view: StudyView, trial: TrialView) -> str:
     """The interval on a line of its own: at 80 columns both do not fit side by side."""
     return account.estimate_words(view, trial).replace(" [", "\n[")
-
-
-def _cost(view: StudyView) -> str:
-    spent, allowed = view.spent, view.spent.allowed
-    limit = f" of {figures.duration(allowed.wall_clock_s)}" if allowed.wall_clock_s else ""
-    gpu = f", {spent.amount.gpu_hours:.2f} GPU-hours" if spent.amount.gpu_hours else ""
-    time = f"{figures.duration(spent.active_s)}{limit}"
-    tokens = figures.count(spent.amount.tokens)
-    return f"{time}, {figures.duration(spent.amount.cpu_s)} of CPU time{gpu}, {tokens} tokens"
 
 
 def _arguments(args: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""What MLflow should show of a study as a whole: outcome, best value by trial, what it cost."""
+"""What MLflow should show of a study as a whole: outcome, best value by trial, what it cost. Figures only."""
 
 import math
 from collections.abc import Sequence
@@ -17,7 +17,6 @@ from nightsmith.trainer.jobrows import JobRow
 from nightsmith.trainer.projection import (
     Point,
     RunView,
-    deciding,
     end_ms_of,
     milliseconds,
     object_of,
@@ -45,7 +44,6 @@ def study_view(ws: Workspace, study: str) -> RunView:
         "nightsmith.goal": row.goal,
         "nightsmith.state": row.state,
         "nightsmith.outcome": row.outcome or "none yet",
-        "mlflow.note.content": _note(row, trials),
     }
     return RunView(
         key=study_key(study),
@@ -101,22 +99,6 @@ def _spent(ws: Workspace, study: str, at_ms: int) -> tuple[Point, ...]:
         "study/tokens": spent.tokens,
     }
     return points_of(figures, spent.trials, at_ms)
-
-
-def _note(row: StudyRow, trials: Sequence[TrialRow]) -> str:
-    """Markdown, outcome first: MLflow folds it after a few lines. Text by the planner stays out of it."""
-    detail = object_of(row.detail)
-    goal = " ".join(row.goal.split()).replace("<", "&lt;")
-    lines = [
-        f"**{row.outcome or f'Running: {row.state}'}**. {detail.get('reason') or ''}".rstrip(),
-        "",
-        f"> {goal}",
-        "",
-    ]
-    for trial in trials:
-        if verdict := deciding(trial):
-            lines.append(f"- trial {trial.number}: **{verdict.decision.value}**, {verdict.reason}")
-    return "\n".join(lines)
 
 
 def _targets(row: StudyRow) -> list[Target]:

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from nightsmith.record.workspace import Workspace
-from nightsmith.trainer.projection import Dataset, RunView, changed_results, job_views
+from nightsmith.trainer import overview
+from nightsmith.trainer.projection import MAX_TAG, Dataset, RunView, changed_results, job_views
 from nightsmith.trainer.study_projection import study_key, study_view
 
 EXPERIMENT = "nightsmith"
@@ -33,6 +34,9 @@ CLOCKS = ("study/wall_s", "curve/")
 LEDGER = ("study/cost", "study/gpu_hours", "study/cpu_s", "study/tokens")
 """Figures that go on as long as a study runs."""
 
+NOTE = "mlflow.note.content"
+"""Tag that MLflow shows as a run's or experiment's description."""
+
 _T = TypeVar("_T")
 
 
@@ -48,6 +52,20 @@ class Difference:
     """None: the truth has no such figure."""
     shown: float | str | None
     """None: MLflow does not show it."""
+
+
+@dataclass(frozen=True)
+class Pages:
+    """Where MLflow shows the workspace's studies, as addresses below its server's own."""
+
+    experiment: str
+    """The studies, newest first."""
+    studies: dict[str, str]
+    """Study -> its parent run."""
+    reports: dict[str, str]
+    """Study -> the report attached to that run, once it is."""
+    names: dict[str, str]
+    """Study -> the run's name, as it stands there."""
 
 
 def project(ws: Workspace, study: str) -> None:
@@ -72,6 +90,41 @@ def attach_report(ws: Workspace, study: str, report: Path) -> None:
             client.log_artifacts(parent, str(report), artifact_path="report")
         else:
             client.log_artifact(parent, str(report), artifact_path="report")
+
+
+def describe(ws: Workspace, study: str, *, name: str, note: str) -> None:
+    """Name the study's parent run, and describe it in Markdown. What stands there already is not written again."""
+    with ws.lock(LOCK, wait_s=LOCK_WAIT_S):
+        client = open_client(ws)
+        parent = _parents(client, _experiment(client, ws))[study]
+        if parent.info.run_name != name:
+            client.update_run(parent.info.run_id, name=name)
+        if parent.data.tags.get(NOTE) != note[:MAX_TAG]:
+            client.set_tag(parent.info.run_id, NOTE, note[:MAX_TAG])
+
+
+def summarise(ws: Workspace, note: str) -> None:
+    """Describe the experiment in Markdown, and keep how its page opens."""
+    with ws.lock(LOCK, wait_s=LOCK_WAIT_S):
+        client = open_client(ws)
+        experiment = client.get_experiment(_experiment(client, ws))
+        for tag, value in ({NOTE: note[:MAX_TAG]} | overview.view_tags()).items():
+            if experiment.tags.get(tag) != value:
+                client.set_experiment_tag(experiment.experiment_id, tag, value)
+
+
+def pages(ws: Workspace) -> Pages:
+    """Addresses of what MLflow shows, below its server's own."""
+    with ws.lock(LOCK, wait_s=LOCK_WAIT_S):
+        client = open_client(ws)
+        experiment = _experiment(client, ws)
+        parents = _parents(client, experiment)
+    return Pages(
+        experiment=overview.experiment_page(experiment),
+        studies={study: overview.run_page(experiment, run.info.run_id) for study, run in parents.items()},
+        reports={study: overview.report_page(experiment, run.info.run_id) for study, run in parents.items()},
+        names={study: run.info.run_name for study, run in parents.items()},
+    )
 
 
 def differences(ws: Workspace, study: str) -> list[Difference]:
@@ -112,11 +165,15 @@ def open_client(ws: Workspace) -> Any:
 
 def find_runs(client: Any, experiment: str, study: str) -> Iterator[Any]:
     """The study's runs, oldest first."""
+    return _search(client, experiment, f"tags.`nightsmith.study` = '{study}'")
+
+
+def _search(client: Any, experiment: str, query: str) -> Iterator[Any]:
     token = None
     while True:
         page = client.search_runs(
             [experiment],
-            f"tags.`nightsmith.study` = '{study}'",
+            query,
             order_by=["attributes.start_time ASC"],
             max_results=1000,
             page_token=token,
@@ -125,6 +182,12 @@ def find_runs(client: Any, experiment: str, study: str) -> Iterator[Any]:
         token = page.token
         if not token:
             return
+
+
+def _parents(client: Any, experiment: str) -> dict[str, Any]:
+    """Study -> its parent run."""
+    found = _search(client, experiment, overview.STUDIES_ONLY)
+    return {run.data.tags["nightsmith.study"]: run for run in found}
 
 
 def _experiment(client: Any, ws: Workspace) -> str:

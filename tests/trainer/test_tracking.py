@@ -91,17 +91,41 @@ def test_sealed_figures_are_kept_apart_from_dev_figures(made):
     assert not any(name.startswith("dev/") for name in run.data.metrics)
 
 
-def test_the_parent_shows_outcome_first_and_the_best_value_by_trial(made):
+def test_the_parent_shows_the_outcome_and_the_best_value_by_trial(made):
     tracking.project(made.ws, made.study)
     parent = parent_of(made)
     client = tracking.open_client(made.ws)
     history = client.get_metric_history(parent.info.run_id, "study/best_bits_per_byte")
     assert [(point.step, point.value) for point in history] == [(0, 3.0), (1, 3.0), (2, 2.7)]
-    assert parent.data.tags["mlflow.note.content"].startswith("**PROVEN**. the bound meets the target")
-    assert HYPOTHESIS not in parent.data.tags["mlflow.note.content"]
     assert parent.data.tags["nightsmith.outcome"] == "PROVEN"
     assert parent.data.metrics["study/wall_s"] == 12.5
     assert "study/cost" in parent.data.metrics
+
+
+def test_name_and_description_are_written_once_and_leave_figures_alone(made):
+    tracking.project(made.ws, made.study)
+    for _ in range(2):
+        tracking.describe(made.ws, made.study, name=f"{made.study} PROVEN", note="PROVEN: by the bound.")
+        tracking.summarise(made.ws, "Nothing waits for you.")
+        before = contents(made.ws)
+        tracking.project(made.ws, made.study)
+        assert contents(made.ws) == before
+    assert parent_of(made).info.run_name == f"{made.study} PROVEN"
+    assert parent_of(made).data.tags["mlflow.note.content"] == "PROVEN: by the bound."
+    assert tracking.differences(made.ws, made.study) == []
+
+
+def test_the_experiment_says_how_its_page_opens_and_where_each_study_is(made):
+    tracking.project(made.ws, made.study)
+    tracking.summarise(made.ws, "x" * 6000)
+    experiment = tracking.open_client(made.ws).get_experiment_by_name(tracking.EXPERIMENT)
+    assert len(experiment.tags["mlflow.note.content"]) == 5000
+    view = json.loads(experiment.tags["mlflow.sharedViewState.nightsmith"])
+    assert view["searchFilter"] == "tags.`nightsmith.kind` = 'study'"
+    found = tracking.pages(made.ws)
+    assert found.experiment.startswith(f"#/experiments/{experiment.experiment_id}/runs?")
+    assert "viewStateShareKey=nightsmith" in found.experiment
+    assert f"/runs/{parent_of(made).info.run_id}/artifacts/report/index.html" in found.reports[made.study]
 
 
 def test_the_training_curve_comes_from_the_journal(made):
