@@ -27,6 +27,12 @@ def plain(text: str) -> str:
     return " ".join(visible.split())
 
 
+def visible(line: str) -> str:
+    """A line without control and direction characters; its spaces stay, so that columns stay aligned."""
+    spaced = "".join(" " if char.isspace() else char for char in line)
+    return "".join(char for char in spaced if unicodedata.category(char) not in _HIDDEN).rstrip()
+
+
 def markdown(text: str) -> str:
     """`plain` text that no Markdown reader takes for markup, a table border, a link or a block."""
     escaped = plain(text).translate(_MARKDOWN)

@@ -97,10 +97,12 @@ class ProposeRequest(Contract):
     """Trials that the budget still allows."""
     k: int = Field(default=1, ge=1, le=8)
     """Proposals wanted at most."""
+    barred: tuple[tuple[str, Direction], ...] = ()
+    """(setting, direction) pairs that a person wants left alone."""
 
     def hurt(self) -> frozenset[tuple[str, str]]:
-        """(setting, direction) pairs that were tried and did not help."""
-        return frozenset(
+        """(setting, direction) pairs that were tried and did not help, or are to be left alone."""
+        return frozenset(self.barred) | frozenset(
             (trial.setting, trial.direction)
             for trial in self.history
             if trial.setting and trial.direction and trial.decision in ("rejected", "failed")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from nightsmith.agent import dossier, judging, recipes
+from nightsmith.agent import dossier, judging, recipes, steering
 from nightsmith.agent.plan import PredictedEffect, StudyPlan, TrialPlan, Tunable
 from nightsmith.agent.planner import PlannerConfused
 from nightsmith.agent.proposals import SETTINGS, Direction, PastTrial, Proposal, ProposeRequest, SettingState
@@ -54,13 +54,13 @@ async def propose(services: Services, study: str, number: int, room: int) -> tup
 
 
 async def _ask(services: Services, study: str, number: int, room: int) -> tuple[list[TrialPlan], dict[str, Any]]:
-    """Ask the planner for up to `room` trials."""
-    request = request_for(services.ws, study, number, room)
-    try:
-        proposals, transcript = await services.planner().propose(request)
-    except PlannerConfused as confused:
-        events.append(services.ws, study, "warning", data={"reason": f"{confused} The search chooses instead."})
-        proposals, transcript = untried(request), {"error": str(confused)}
+    """Up to `room` trials: what a person told the study to try, then what the planner proposes."""
+    proposals, transcript = steering.wanted(services.ws, study)[:room], dict[str, Any]()
+    left = room - len(proposals)
+    request = steering.steered(services.ws, study, request_for(services.ws, study, number, max(1, left)))
+    if left > 0 and request.settings:
+        more, transcript = await _planners(services, study, request)
+        proposals = [*proposals, *more]
     plans: list[TrialPlan] = []
     for offset, proposal in enumerate(proposals):
         said = f"Proposal dropped: no new value of {proposal.setting} is left ({proposal.direction})."
@@ -69,15 +69,24 @@ async def _ask(services: Services, study: str, number: int, room: int) -> tuple[
         except ToolError as refusal:
             drawn, said = None, f"Proposal dropped: {refusal}"
         if drawn is None:
-            events.append(services.ws, study, "warning", data={"reason": said})
+            events.append(services.ws, study, "warning", data={"reason": said, "setting": proposal.setting})
         else:
             plans.append(drawn)
     return plans, transcript
 
 
+async def _planners(services: Services, study: str, request: ProposeRequest) -> tuple[list[Proposal], dict[str, Any]]:
+    """What the planner proposes, or the search in its place."""
+    try:
+        return await services.planner().propose(request)
+    except PlannerConfused as confused:
+        events.append(services.ws, study, "warning", data={"reason": f"{confused} The search chooses instead."})
+        return untried(request), {"error": str(confused)}
+
+
 def untried(request: ProposeRequest) -> list[Proposal]:
     """Settings that no trial has changed yet, where the planner's answers cannot be used; named as the search's."""
-    fresh = [state.name for state in request.settings if not state.tried]
+    fresh = [s.name for s in request.settings if not s.tried and (s.name, "tune") not in request.barred]
     why = "The planner gave no usable proposal; the search tries a setting that no trial has changed."
     return [
         Proposal(move=SETTINGS[name], setting=name, direction="tune", hypothesis=why) for name in fresh[: request.k]
