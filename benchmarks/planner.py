@@ -1,26 +1,33 @@
-"""How well a planner understands goals that it was never trained on.
+"""How well a planner understands goals and sayings that it was never trained on.
 
-    python benchmarks/planner.py [--url http://127.0.0.1:8000/v1] [--base] [--wrong] [--json out.json]
+    python benchmarks/planner.py [--url http://127.0.0.1:8000/v1] [--base | --shuffled] [--wrong] [--json out.json]
+    python benchmarks/planner.py --goals examples/planner/heldout_tuning.jsonl
+    python benchmarks/planner.py --sayings [examples/planner/heldout_converse.jsonl]
 
-Without --url the embedded planner is measured, with --base the embedded base model without its adapter. A literal that
-is not the goal's cannot occur in a spec; `repaired` counts answers that named one (or broke another rule) at first.
+Without --url the embedded planner is measured, with --base the embedded base model without its adapter, with --shuffled
+an adapter whose weights are shuffled within each matrix: same size, same scale, nothing learned. A literal that is not
+the goal's cannot occur in a spec; `repaired` counts answers that named one (or broke another rule) at first.
 """
 
 import argparse
 import asyncio
 import json
 import statistics
+import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from nightsmith.agent import literals, wire
+from nightsmith.agent import conversing, literals, wire
 from nightsmith.agent.backends import ChatBackend
+from nightsmith.agent.conversing import ConverseRequest, Utterance
 from nightsmith.agent.planner import Interpretation, Planner
 from nightsmith.agent.wire import Meaning
+from nightsmith.model.planner_server import ADAPTER, ensure, stop
 
-HELDOUT = Path(__file__).parents[1] / "examples" / "planner" / "heldout.jsonl"
+EXAMPLES = Path(__file__).parents[1] / "examples" / "planner"
+HELDOUT, HELDOUT_SAYINGS = EXAMPLES / "heldout.jsonl", EXAMPLES / "heldout_converse.jsonl"
 FIELDS = (
     "intent", "methods", "model", "adaptation", "data", "pipeline", "avoid", "settings", "architecture", "reward",
     "targets", "guardrails", "budget", "gpus", "nodes", "schedule", "output",
@@ -89,6 +96,57 @@ async def measure(planner: Planner, cases: list[dict[str, Any]]) -> list[dict[st
     return rows
 
 
+async def measure_sayings(planner: Planner, cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Hear each saying, one after the other."""
+    rows: list[dict[str, Any]] = []
+    for case in cases:
+        last, gold = case["last_trial"], Utterance(**case["gold"])
+        trials = () if last is None else tuple(range(last + 1))
+        request = ConverseRequest(text=case["text"], study=None if last is None else "study", trials=trials)
+        started = time.monotonic()
+        said, transcript = await planner.converse(request)
+        rows.append(
+            {
+                "goal": case["text"],
+                "seconds": time.monotonic() - started,
+                "valid": _is_json(transcript["answers"][0]),
+                "repaired": bool(transcript["errors"]),
+                "invented": len(set(said.trials) - set(_numbers(request))),
+                "marks": score_saying(said, gold),
+                "answer": said.model_dump_json(exclude_defaults=True),
+                "gold": gold.model_dump_json(exclude_defaults=True),
+            }
+        )
+    return rows
+
+
+def score_saying(said: Utterance, gold: Utterance) -> dict[str, bool]:
+    """Which parts of an utterance are right; each kind is counted on its own as well."""
+    marks = {"kind": said.kind == gold.kind, f"kind {gold.kind}": said.kind == gold.kind}
+    for name in ("trials", "setting", "direction"):
+        if getattr(said, name) or getattr(gold, name):
+            marks[name] = getattr(said, name) == getattr(gold, name)
+    return {**marks, "every field": said == gold}
+
+
+def _numbers(request: ConverseRequest) -> list[int]:
+    return [mention.number for mention in conversing.mentions(request)]
+
+
+def shuffled(adapter: Path, out: Path, seed: int = 0) -> Path:
+    """Copy an adapter with the entries of every matrix in random order."""
+    import numpy as np
+    from gguf import GGUFReader
+
+    data = bytearray(adapter.read_bytes())
+    r = np.random.default_rng(seed)
+    for tensor in GGUFReader(adapter).tensors:
+        start, values = int(tensor.data_offset), np.array(tensor.data).ravel()
+        data[start : start + values.nbytes] = r.permutation(values).tobytes()
+    out.write_bytes(bytes(data))
+    return out
+
+
 def _is_json(text: str) -> bool:
     try:
         return isinstance(json.loads(text), dict)
@@ -128,13 +186,21 @@ def main() -> None:
     parser.add_argument("--model")
     parser.add_argument("--base", action="store_true", help="embedded planner without its adapter")
     parser.add_argument("--adapter", type=Path, help="another adapter of the embedded planner")
+    parser.add_argument("--shuffled", action="store_true", help="embedded planner with shuffled adapter weights")
     parser.add_argument("--goals", type=Path, default=HELDOUT)
+    parser.add_argument("--sayings", type=Path, nargs="?", const=HELDOUT_SAYINGS, help="hear sayings instead of goals")
     parser.add_argument("--json", type=Path, help="write summary and rows here")
     parser.add_argument("--wrong", action="store_true", help="print each goal that is not wholly right")
     args = parser.parse_args()
-    chosen = {"adapter": None} if args.base else {"adapter": args.adapter} if args.adapter else {}
-    planner = Planner(ChatBackend(url=args.url, model=args.model, **chosen))
-    rows = asyncio.run(measure(planner, [json.loads(line) for line in args.goals.read_text().splitlines()]))
+    adapter = None if args.base else args.adapter or ADAPTER
+    with tempfile.TemporaryDirectory() as folder:
+        if args.shuffled and adapter:
+            adapter = shuffled(adapter, Path(folder) / "shuffled.gguf")
+        planner = Planner(ChatBackend(url=args.url, model=args.model, adapter=adapter))
+        cases = [json.loads(line) for line in (args.sayings or args.goals).read_text().splitlines()]
+        rows = asyncio.run((measure_sayings if args.sayings else measure)(planner, cases))
+        if args.url is None and adapter != ADAPTER:
+            stop(ensure(adapter))
     found = summary(rows)
     print(table(found))
     for row in rows if args.wrong else ():

@@ -1,17 +1,31 @@
 """The corpus script: its examples are what the planner is asked and may answer, and a seed fixes them."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
-from nightsmith.agent import prompting, proposals, wire_schema
+import pytest
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "planner" / "corpus.py"
+from nightsmith.agent import conversing, prompting, proposals, wire_schema
+from nightsmith.agent.conversing import ConverseRequest, Utterance
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "planner"
+SCRIPT = EXAMPLES / "corpus.py"
+SMALL = {"goals": 40, "tuning": 60, "blocked": 30, "honest": 20, "contrasts": 20, "sayings": 80, "proposals": 30}
+HELD_OUT = {"heldout.jsonl": 60, "heldout_tuning.jsonl": 40, "heldout_converse.jsonl": 80}
+DEMOS = (
+    "Pre-train a small mixture-of-experts language model from scratch on ",
+    "Fine-tune SmolLM2-135M-Instruct with LoRA on reasoning-gym:",
+)
+"""Beginnings of the demonstrations' goals: they are trained and measured with other numbers."""
 
 
-def written(out: Path) -> list[dict[str, str]]:
-    command = [sys.executable, str(SCRIPT), str(out), "--goals", "60", "--proposals", "40", "--repeat", "0"]
+def written(out: Path, repeat: int = 0) -> list[dict[str, str]]:
+    counts = [part for name, number in SMALL.items() for part in (f"--{name}", str(number))]
+    command = [sys.executable, str(SCRIPT), str(out), *counts, "--repairs", "5", "--repeat", str(repeat)]
     subprocess.run(command, check=True, capture_output=True, timeout=60)
     lines = [*(out / "train.jsonl").read_text().splitlines(), *(out / "dev.jsonl").read_text().splitlines()]
     return [json.loads(line) for line in lines]
@@ -20,13 +34,13 @@ def written(out: Path) -> list[dict[str, str]]:
 def test_a_seed_fixes_the_corpus_and_every_example_is_a_prompt_with_a_compact_answer(tmp_path: Path):
     examples = written(tmp_path / "a")
     assert examples == written(tmp_path / "b")
-    assert len(examples) >= 100
+    assert len(examples) >= 250
     for example in examples:
         answer = json.loads(example["completion"])
-        assert example["prompt"].startswith("<|im_start|>system\nYou plan training experiments")
+        assert example["prompt"].startswith(("<|im_start|>system\nYou plan training", "<|im_start|>system\nYou sort"))
         assert example["prompt"].endswith("<|im_start|>assistant\n")
         assert json.dumps(answer, separators=(",", ":"), ensure_ascii=False) == example["completion"]
-        allowed = proposals.schema(1) if "t" in answer else wire_schema.SCHEMA
+        allowed = conversing.schema() if "k" in answer else proposals.schema(1) if "t" in answer else wire_schema.SCHEMA
         branches = [allowed, *allowed.get("anyOf", [])]
         assert any(set(answer) <= set(branch.get("properties", {})) for branch in branches)
 
@@ -34,3 +48,51 @@ def test_a_seed_fixes_the_corpus_and_every_example_is_a_prompt_with_a_compact_an
 def test_the_system_prompt_is_short():
     system = prompting.interpret_messages("hello", ())[0]["content"]
     assert len(system.split()) < 100
+
+
+def test_what_is_asked_about_a_saying_is_short():
+    request = ConverseRequest(text="why was trial 2 rejected?", study="s", trials=(0, 1, 2, 3))
+    asked = prompting.chat_text(prompting.converse_messages(request, conversing.mentions(request)))
+    assert len(asked.split()) < 60
+
+
+def cases(name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (EXAMPLES / name).read_text().splitlines()]
+
+
+@pytest.mark.parametrize("name", ["handwritten_converse.jsonl", "heldout_converse.jsonl"])
+def test_the_gold_utterances_of_sayings_can_be_said_and_come_back(name: str):
+    for case in cases(name):
+        last, gold = case["last_trial"], Utterance(**case["gold"])
+        trials = () if last is None else tuple(range(last + 1))
+        request = ConverseRequest(text=case["text"], study=None if last is None else "s", trials=trials)
+        found = conversing.mentions(request)
+        assert conversing.expand(conversing.compress(gold, found), request, found) == gold
+
+
+def words(text: str) -> list[str]:
+    return re.sub(r"\d+", "0", re.sub(r"[^\w\s]", "", text.lower())).split()
+
+
+def phrases(text: str) -> set[tuple[str, ...]]:
+    found = words(text)
+    return {tuple(found[i : i + 3]) for i in range(len(found) - 2)} or {tuple(found)}
+
+
+def likeness(one: set[tuple[str, ...]], other: set[tuple[str, ...]]) -> float:
+    return len(one & other) / len(one | other)
+
+
+def test_nothing_held_out_is_trained_on_nor_anything_like_it(tmp_path: Path):
+    prompts = [example["prompt"] for example in written(tmp_path, repeat=1)]
+    shown = [re.search(r"<(?:goal|said)>\n(.*?)\n</(?:goal|said)>", prompt, re.DOTALL) for prompt in prompts]
+    trained = [phrases(match[1]) for match in shown if match]
+    held = [case.get("goal") or case["text"] for name in HELD_OUT for case in cases(name)]
+    assert len(trained) > 600
+    copied = [text for text in held if any(likeness(phrases(text), other) > 0.6 for other in trained)]
+    assert [text for text in copied if not text.startswith(DEMOS) and text != "42"] == []
+    assert len(copied) < 12
+
+
+def test_the_held_out_sets_are_large_enough_to_tell_planners_apart():
+    assert [len(cases(name)) >= least for name, least in HELD_OUT.items()] == [True, True, True]
