@@ -6,14 +6,11 @@ import sysconfig
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
-from importlib import metadata
 from pathlib import Path, PurePosixPath
 
 from nightsmith.record.digest import sha256
-from nightsmith.tools.arguments import did_you_mean
-from nightsmith.tools.base import ToolError
-from nightsmith.tools.data.sources import Generator, Source, SourceFile, from_files, walk
+from nightsmith.tools.data.gym import GYM, gym_tasks, load_gym
+from nightsmith.tools.data.sources import Source, SourceFile, from_files, walk
 
 STDLIB_MAX_BYTES = 16_000_000
 """Bytes of source text that `python-stdlib` takes at most."""
@@ -22,7 +19,6 @@ STDLIB_LEFT_OUT = frozenset({
     "pydoc_data", "distutils", "encodings", "ensurepip", "__pycache__",
 })  # fmt: skip
 """Folders without prose-like source: third-party packages, tests, generated tables, what newer Pythons dropped."""
-GYM = "reasoning-gym"
 
 _SILENT = frozenset({
     "the", "a", "an", "of", "from", "in", "on", "and", "for", "by", "with", "this", "its", "own", "all", "s",
@@ -122,14 +118,6 @@ def _capped(found: list[SourceFile], max_bytes: int) -> list[SourceFile]:
     return kept
 
 
-@cache
-def gym_tasks() -> tuple[str, ...]:
-    """Tasks that the installed reasoning-gym can generate."""
-    from reasoning_gym.factory import DATASETS  # type: ignore[import-untyped]
-
-    return tuple(sorted(str(name) for name in DATASETS))  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-
-
 def _gym_entry(task: str) -> Entry:
     key = words_of(task.replace("_", " "))
     known = "reasoning gym problem task puzzle question exercise example generated synthetic"
@@ -141,15 +129,3 @@ def _gym_entry(task: str) -> Entry:
         telling=key,
         load=lambda ref: load_gym(ref, task),
     )
-
-
-def load_gym(ref: str, task: str) -> Source:
-    """Seeded generator of one reasoning-gym task."""
-    if task not in gym_tasks():
-        raise ToolError(
-            f"reasoning-gym has no task {task!r}.{did_you_mean(task, gym_tasks())} Some: {', '.join(gym_tasks()[:6])}."
-        )
-    generator = Generator(task=task, version=metadata.version("reasoning-gym"))
-    source_id = f"{GYM}:{task}"
-    return Source(ref=ref, id=source_id, label=source_id, kind="generator", generator=generator,
-                  note=f"reasoning-gym {generator.version}")  # fmt: skip

@@ -184,7 +184,7 @@ def fitting_shares(num_rows: int) -> tuple[float, float, int]:
     """
     if num_rows < FEWEST_ROWS:
         raise ToolError(
-            f"{num_rows} rows are too few: {MIN_ITEMS} are held out to screen by, {MIN_ITEMS} are sealed, and some must "
+            f"{num_rows} rows are too few: {MIN_ITEMS} are held out to screen by, {MIN_ITEMS} are sealed, some must "
             f"be left to train on. Give {FEWEST_ROWS} rows or more."
         )
     folds = max(1, min(MOST_FOLDS, num_rows // ROWS_A_FOLD))

@@ -132,7 +132,8 @@ def generated(generator: Generator, num_rows: int, seed: int) -> Iterator[Record
     """Yield question and answer of each generated problem; equal seeds give equal rows."""
     import reasoning_gym  # type: ignore[import-untyped]
 
-    dataset: Any = reasoning_gym.create_dataset(generator.task, seed=seed, size=num_rows)  # pyright: ignore[reportUnknownMemberType]
+    given = {name: list(value) if isinstance(value, tuple) else value for name, value in generator.parameters}
+    dataset: Any = reasoning_gym.create_dataset(generator.task, seed=seed, size=num_rows, **given)  # pyright: ignore
     for index in range(num_rows):
         item = dataset[index]
         yield {"question": str(item["question"]), "answer": str(item["answer"])}

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from nightsmith.tools.arguments import did_you_mean
 from nightsmith.tools.base import ToolError
-from nightsmith.tools.data import catalogue
+from nightsmith.tools.data import catalogue, gym
 from nightsmith.tools.data.sources import Source, from_file, from_files, from_folder, source_file
 
 
 def resolve(ref: str, *, cwd: Path | None = None) -> Source:
     """Find what a reference points at.
 
-    In this order: an existing path, a glob, a catalogue id, words that name one catalogue entry.
+    In this order: an existing path, a catalogue id, a glob, words that name one catalogue entry.
 
     Args:
         ref: path, glob, catalogue id or phrase, as the goal has it.
@@ -32,7 +32,7 @@ def resolve(ref: str, *, cwd: Path | None = None) -> Source:
     if re.match(r"[a-z][a-z0-9+.-]*://", text):
         raise ToolError(f"{text!r} is remote, and nothing is downloaded. Fetch it first and name the local folder.")
     path = _absolute(text, cwd or Path.cwd())
-    return _existing(text, path) or _globbed(text, path) or _by_id(text) or _by_words(text, path)
+    return _existing(text, path) or _by_id(text) or _globbed(text, path) or _by_words(text, path)
 
 
 def _absolute(text: str, cwd: Path) -> Path:
@@ -65,8 +65,8 @@ def _globbed(ref: str, pattern: Path) -> Source | None:
 def _by_id(ref: str) -> Source | None:
     if ref == "python-stdlib":
         return catalogue.entries(with_gym=False)[0].load(ref)
-    name, _, task = ref.partition(":")
-    return catalogue.load_gym(ref, task) if name == catalogue.GYM and task else None
+    found = gym.parse(ref)
+    return gym.load_gym(ref, found.task, found.parameters) if found else None
 
 
 def _by_words(ref: str, path: Path) -> Source:
@@ -95,7 +95,7 @@ def _unclear(ref: str, candidates: list[catalogue.Entry], path: Path) -> str:
         names = " and ".join(repr(entry.id) for entry in candidates[:6])
         return f"{ref!r} could be {names}. Name one of them."
     if not candidates and {"reasoning", "gym"} <= catalogue.words_of(ref):
-        return f"{ref!r} names no task of reasoning-gym. Tasks: {', '.join(catalogue.gym_tasks())}."
+        return f"{ref!r} names no task of reasoning-gym. Tasks: {', '.join(gym.gym_tasks())}."
     hint = (
         f" The nearest is {candidates[0].id!r} ({candidates[0].title}): name it if it is meant." if candidates else ""
     )

@@ -37,6 +37,9 @@ class SourceFile:
     """Size when it was listed."""
 
 
+Parameter = bool | int | float | str | tuple[float | str, ...] | None
+
+
 @dataclass(frozen=True)
 class Generator:
     """A seeded generator of rows, instead of files."""
@@ -45,6 +48,8 @@ class Generator:
     """Task of reasoning-gym."""
     version: str
     """Version of the package; another version may give other rows."""
+    parameters: tuple[tuple[str, Parameter], ...] = ()
+    """What differs from the task's defaults, ordered by name."""
 
 
 @dataclass(frozen=True)
