@@ -6,12 +6,14 @@ from pathlib import Path
 from nightsmith.agent import history, render
 from nightsmith.agent import report as reporting
 from nightsmith.agent.opening import opened
+from nightsmith.agent.side_by_side import with_sides
 from nightsmith.record import studies
 
 
 def show(study: str, path: Path | None, *, as_json: bool, every: bool = False) -> int:
     """One study, readable at 80 columns or as JSON. JSON has every trial, text only those that matter most."""
-    view = history.load(opened(path), study)
+    ws = opened(path)
+    view = with_sides(ws, history.load(ws, study))
     print(view.model_dump_json(indent=1) if as_json else render.show(view, every=every))
     return 0
 

@@ -220,7 +220,7 @@ def _metric(spec: GoalSpec | None, trials: Sequence[TrialView]) -> MetricName:
 def _baseline(jobs: Iterable[JobView], metric: str) -> dict[int, float]:
     """Seed -> dev value of the baseline's finished runs."""
     runs = [job for job in jobs if job.role in ("baseline", "calibration") and job.status == RunStatus.FINISHED]
-    values = {job.seed: job.scores.get(metric, math.nan) for job in runs if job.seed is not None}
+    values = {job.seed or 0: job.scores.get(metric, math.nan) for job in runs}  # a model as it is has no seed
     return {seed: value for seed, value in sorted(values.items()) if math.isfinite(value)}
 
 
@@ -318,15 +318,19 @@ def _phases(stream: Iterable[Event]) -> tuple[Phase, ...]:
 
 
 def _lineage(ws: Workspace, jobs: Sequence[JobView], winner_key: str | None) -> Lineage:
-    """From the file that the jobs really read back to its sources, and on to the winner's checkpoint."""
+    """From the files that the jobs really read back to their sources, and on to the winner's checkpoint.
+
+    Splits and steps are those of the last stage, whose held-out rows judge.
+    """
     winner = next((job for job in jobs if job.key == winner_key), None)
-    data = next((job.data for job in jobs if job.data), None)
-    manifest = _manifest(ws, Path(data).parent.name) if data else None
+    files = {job.data: None for job in sorted(jobs, key=lambda job: job.role == "stage") if job.data}
+    manifests = [_manifest(ws, Path(file).parent.name) for file in files]
+    data, manifest = next(iter(files), None), manifests[0] if manifests else None
     suites = {job.role == "sealed": job.suite_digest for job in jobs if job.suite_digest}
     return Lineage(
         data=data,
         data_digest=manifest.dataset if manifest else None,
-        sources=tuple(_origin(source) for source in manifest.sources) if manifest else (),
+        sources=tuple(_origin(source) for known in manifests if known for source in known.sources),
         steps=tuple(DataStep(name=step.kind, rows_in=step.rows_in, rows_out=step.rows_out) for step in manifest.steps)
         if manifest
         else (),
@@ -348,7 +352,18 @@ def _manifest(ws: Workspace, name: str) -> Manifest | None:
 
 def _origin(source: SourceRecord) -> Origin:
     content = sha256(canonical_json(source.content()))
-    return Origin(name=source.ref, num_files=len(source.files), num_rows=source.num_rows, content_digest=content)
+    return Origin(
+        name=source.ref, num_files=len(source.files), num_rows=source.num_rows, content_digest=content,
+        columns=_columns(source),
+    )  # fmt: skip
+
+
+def _columns(source: SourceRecord) -> str:
+    """`prompt = 'Frage', completion = 'Antwort'`, and the reason where they were proposed."""
+    if source.chat_columns is None:
+        return ""
+    parts = source.chat_columns.model_dump(exclude_none=True).items()
+    return source.columns_why or ", ".join(f"{part} = {column!r}" for part, column in parts)
 
 
 def _versions() -> dict[str, str]:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from nightsmith.agent import account, dossier, event_words, figures, history
+from nightsmith.agent import account, dossier, event_words, figures, history, side_words
 from nightsmith.agent.escape import plain
 from nightsmith.agent.goal import GoalSpec
 from nightsmith.agent.plan import StudyPlan
@@ -59,7 +59,8 @@ def show(view: StudyView, *, every: bool = False) -> str:
     shown = view.proposed if every else telling(view)
     left = len(view.proposed) - len(shown)
     more = [_text(f"… {left:,} more trials, --all shows them.", style="dim")] if left else []
-    tail: list[RenderableType] = [*_lines("Refused", _newest([refusal.what for refusal in view.refusals], every=every))]
+    tail: list[RenderableType] = [*_sides(view)]
+    tail += _lines("Refused", _newest([refusal.what for refusal in view.refusals], every=every))
     tail += _lines("Noticed", _newest(view.warnings, every=every))
     tail.append(_text(f"Cost: {account.cost_words(view)}"))
     return _drawn(*head, *([_trials(view, shown), *more, ""] if shown else []), *tail)
@@ -230,8 +231,7 @@ def _understood(spec: GoalSpec, sources: Mapping[str, Any]) -> list[tuple[str, s
 def _facts(view: StudyView) -> "list[RenderableType]":
     rows = [("Target", account.targets_words(view))]
     if view.baseline_mean is not None:
-        noise = "" if view.seed_deviation is None else f", deviation {figures.value(view.metric, view.seed_deviation)}"
-        told = f"{figures.value(view.metric, view.baseline_mean)} on dev ({len(view.baseline)} seeds{noise})"
+        told = f"{figures.value(view.metric, view.baseline_mean)} on dev ({side_words.baseline_note(view)})"
         rows.append(("Baseline", told))
     if len(view.best) > 1:
         best = view.best[-1]
@@ -239,6 +239,23 @@ def _facts(view: StudyView) -> "list[RenderableType]":
     if view.seal.opened:
         rows.append(("Seal", account.seal_words(view)))
     return [_pairs(rows)]
+
+
+def _sides(view: StudyView) -> "list[RenderableType]":
+    """Baseline and winner side by side, one table a split."""
+    parts: list[RenderableType] = []
+    if view.sides is None:
+        return parts
+    for split in view.sides.splits:
+        table = _table(f"On {split.split}, {split.num_items} rows", ">Baseline", f">Trial {view.sides.trial}")
+        for pair in split.metrics:
+            cells = (
+                f"{figures.value(pair.metric, side.value)} {side_words.range_words(pair.metric, side)}"
+                for side in (pair.before, pair.after)
+            )
+            table.add_row(figures.metric_label(pair.metric), *cells)
+        parts += [table, ""]
+    return parts
 
 
 def _trials(view: StudyView, shown: Sequence[TrialView]) -> "Table":

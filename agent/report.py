@@ -10,8 +10,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from markupsafe import escape as markup_escape
 
-from nightsmith.agent import account, escape, figures, history
+from nightsmith.agent import account, escape, figures, history, side_words
 from nightsmith.agent.curve import Curve, Point, best_so_far, interval
+from nightsmith.agent.side_by_side import with_sides
 from nightsmith.agent.telling import rest, telling
 from nightsmith.agent.view import StudyView, TrialView
 from nightsmith.evals.types import Decision, Target
@@ -22,7 +23,7 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 def write(ws: Workspace, study: str) -> Path:
     """Write `reports/<study>/index.html` and `report.md`, each replaced at once; returns the HTML page's path."""
-    view = history.load(ws, study)
+    view = with_sides(ws, history.load(ws, study))
     folder = ws.reports / study
     folder.mkdir(parents=True, exist_ok=True)
     _replace(folder / "report.md", markdown(view))
@@ -68,6 +69,11 @@ def _context(view: StudyView) -> dict[str, object]:
         "label": figures.metric_label(view.metric),
         "sentence": account.outcome_sentence(view),
         "targets": account.targets_words(view),
+        "baseline_note": side_words.baseline_note(view),
+        "sides_heading": side_words.heading(view.sides) if view.sides else "",
+        "audits": side_words.audit_words(view),
+        "range_words": side_words.range_words,
+        "metric_label": figures.metric_label,
         "guardrails": [figures.target_words(guardrail) for guardrail in (view.spec.guardrails if view.spec else ())],
         "confirmed": [trial for trial in view.proposed if trial.confirm],
         "drawn": bool(curve.points or curve.baseline),

@@ -4,6 +4,7 @@ from pydantic import AwareDatetime, JsonValue, computed_field
 
 from nightsmith.agent.goal import GoalSpec
 from nightsmith.agent.plan import StudyPlan, TrialPlan
+from nightsmith.agent.side_view import SideBySide
 from nightsmith.agent.standing import Standing
 from nightsmith.evals.types import Claim, Decision, MetricName, Outcome, Verdict
 from nightsmith.record.budget import Amount, Budget
@@ -202,6 +203,8 @@ class Origin(Contract):
     """Rows read."""
     content_digest: str
     """SHA-256 of its files' names and digests."""
+    columns: str = ""
+    """Which columns conversations were made of, and why; empty where rows are texts."""
 
 
 class DataStep(Contract):
@@ -273,6 +276,8 @@ class StudyView(Contract):
     """By number; 0 is the baseline."""
     baseline: dict[int, float] = {}
     """Seed -> dev value of the baseline recipe."""
+    sides: SideBySide | None = None
+    """Baseline and winner side by side; null where it was not asked for, or nothing can be compared."""
     seed_deviation: float | None = None
     """Standard deviation of those values; null below two seeds."""
     target: float | None = None
@@ -325,6 +330,11 @@ class StudyView(Contract):
     def running(self) -> tuple[JobView, ...]:
         """Jobs without a result."""
         return tuple(job for job in self.jobs if not job.ended)
+
+    @property
+    def has_fixed_reference(self) -> bool:
+        """Whether the baseline is a model as it is, evaluated once."""
+        return self.plan is not None and self.plan.model is not None
 
     @property
     def baseline_mean(self) -> float | None:

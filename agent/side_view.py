@@ -1,0 +1,74 @@
+"""Baseline and winner side by side: the contracts of what report and `show` print. `side_by_side` fills them in."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from nightsmith.record.digest import Contract
+
+
+class Figure(Contract):
+    """A metric of one checkpoint on one split."""
+
+    value: float
+    """Estimate."""
+    low: float | None = None
+    """Lower end of its two-sided 95 % interval, over items; null where it is not bounded."""
+    high: float | None = None
+    """Upper end."""
+
+
+class MetricPair(Contract):
+    """One metric of both."""
+
+    metric: str
+    """Canonical name."""
+    before: Figure
+    """Of the baseline."""
+    after: Figure
+    """Of the winner."""
+
+
+class SplitPair(Contract):
+    """Both on the same items of one split."""
+
+    split: Literal["dev", "sealed"]
+    """Split."""
+    num_items: int = Field(ge=0)
+    """Items."""
+    metrics: tuple[MetricPair, ...]
+    """The study's metric first."""
+
+
+class AnswerPair(Contract):
+    """One row, answered by both. Texts are data: cut, and escaped where they are shown."""
+
+    row_id: str
+    """Row."""
+    prompt: str
+    """What was asked."""
+    reference: str
+    """The right answer."""
+    before: str
+    """The baseline's."""
+    after: str
+    """The winner's."""
+    before_right: bool
+    """Whether the baseline's equals the reference."""
+    after_right: bool
+    """Whether the winner's equals the reference."""
+
+
+class SideBySide(Contract):
+    """Baseline and winner, or the best trial where nothing won."""
+
+    trial: int
+    """The trial that the baseline is compared with."""
+    is_winner: bool
+    """Whether it is the winner; else it is the best screened one."""
+    splits: tuple[SplitPair, ...]
+    """Dev, and sealed where it was opened."""
+    answers: tuple[AnswerPair, ...] = ()
+    """The first rows by row id, of the sealed split where it was opened."""
+    answers_split: Literal["dev", "sealed"] = "dev"
+    """Where the answers are from."""

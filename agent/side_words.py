@@ -1,0 +1,55 @@
+"""What is said of a baseline that is a model as it is, of the rows that were trained on, and of both sides' figures."""
+
+from nightsmith.agent import figures
+from nightsmith.agent.side_view import Figure, SideBySide
+from nightsmith.agent.view import JobView, StudyView
+
+TRAINED_ROWS, TOO_LONG, TRAINED_TOKENS = "data/rows", "data/rows_too_long", "data/trained_tokens"
+"""Metrics of the audit that a fine-tuning makes of its rows before its first step."""
+
+
+def baseline_note(view: StudyView) -> str:
+    """What the baseline's figure rests on: `the unmodified model`, or `4 seeds, deviation 0.0210`."""
+    if view.has_fixed_reference:
+        return "the unmodified model"
+    count = len(view.baseline)
+    noise = "" if view.seed_deviation is None else f", deviation {figures.value(view.metric, view.seed_deviation)}"
+    return f"{count} seed{'' if count == 1 else 's'}{noise}"
+
+
+def heading(sides: SideBySide) -> str:
+    """What is compared."""
+    name = f"the winner, trial {sides.trial}" if sides.is_winner else f"the best screened trial, {sides.trial}"
+    return f"The baseline and {name}"
+
+
+def range_words(metric: str, figure: Figure) -> str:
+    """`[81.2 %, 93.0 %]`; empty where there is no interval."""
+    if figure.low is None or figure.high is None:
+        return ""
+    return f"[{figures.value(metric, figure.low)}, {figures.value(metric, figure.high)}]"
+
+
+def audit_words(view: StudyView) -> tuple[str, ...]:
+    """What the shown trial's stages trained on, by their audit of trained tokens; empty where none was made."""
+    return tuple(_audited(job) for job in _trained(view) if TRAINED_ROWS in job.metrics)
+
+
+def _trained(view: StudyView) -> tuple[JobView, ...]:
+    """The training jobs of the trial that is shown: its earlier stages, then its own."""
+    if view.sides is None:
+        return ()
+    own = [job for job in view.jobs if job.trial == view.sides.trial and job.role in ("stage", "trial")]
+    return tuple(sorted(own, key=lambda job: job.role != "stage"))
+
+
+def _audited(job: JobView) -> str:
+    rows, long = job.metrics[TRAINED_ROWS], job.metrics.get(TOO_LONG, 0.0)
+    left_out = f"; {figures.count(long)} more were too long and left out" if long else "; none was too long"
+    tokens = job.metrics.get(TRAINED_TOKENS)
+    trained = f", {figures.count(tokens)} tokens of answers" if tokens is not None else ""
+    stage = "an earlier stage" if job.role == "stage" else "trained"
+    return (
+        f"Job {job.key} ({stage}): {figures.count(rows)} rows{trained}{left_out}. Every row has a trained token, and "
+        "the stop token of every answer is trained."
+    )
