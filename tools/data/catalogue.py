@@ -120,7 +120,10 @@ def _capped(found: list[SourceFile], max_bytes: int) -> list[SourceFile]:
 
 def _gym_entry(task: str) -> Entry:
     key = words_of(task.replace("_", " "))
-    known = "reasoning gym problem task puzzle question exercise example generated synthetic"
+    known = (
+        "reasoning gym problem task puzzle question answer pair exercise example generated generator synthetic"
+        " arithmetic"
+    )
     return Entry(
         id=f"{GYM}:{task}",
         title=f"generated {task.replace('_', ' ')} problems with answers",

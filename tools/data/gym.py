@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from importlib import metadata
-from typing import Any, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from nightsmith.tools.arguments import did_you_mean
 from nightsmith.tools.base import ToolError
@@ -107,16 +107,13 @@ def _value(task: str, name: str, text: str, types: dict[str, Any], known: list[s
     from pydantic.errors import PydanticSchemaGenerationError
 
     if name in OWN_SETTINGS:
-        raise ToolError(
-            f"{GYM}:{task}: {name!r} is set by the build. Leave it out and set {OWN_SETTINGS[name]!r} there."
-        )
+        raise ToolError(f"{GYM}:{task}: {name!r} is set by the build. Leave it out, set {OWN_SETTINGS[name]!r} there.")
     if name not in known:
-        raise ToolError(
-            f"{GYM}:{task} has no parameter {name!r}.{did_you_mean(name, known)} Parameters: {', '.join(known) or 'none'}."
-        )
-    listed = get_origin(types[name]) in (list, tuple) or types[name] in (list, tuple)
+        have = ", ".join(known) or "none"
+        raise ToolError(f"{GYM}:{task} has no parameter {name!r}.{did_you_mean(name, known)} Parameters: {have}.")
+    listed = any((get_origin(kind) or kind) in (list, tuple) for kind in (types[name], *get_args(types[name])))
     try:
-        found = TypeAdapter(types[name]).validate_strings(text.strip("[]()").split(",") if listed else text)
+        found = TypeAdapter(types[name]).validate_python(text.strip("[]()").split(",") if listed else text)
     except (ValidationError, PydanticSchemaGenerationError) as error:
         kind = getattr(types[name], "__name__", str(types[name]))
         raise ToolError(f"{GYM}:{task}: {name!r} is {text!r}, which is no {kind}. Give another value.") from error
