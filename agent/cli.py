@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from nightsmith.agent.night_cli import night_app
 from nightsmith.record.errors import NightsmithError
 
 app = typer.Typer(
@@ -17,6 +18,7 @@ app = typer.Typer(
 )
 model_app = typer.Typer(help="Models that Nightsmith itself uses.", no_args_is_help=True)
 app.add_typer(model_app, name="model")
+app.add_typer(night_app, name="night")
 
 Goal = Annotated[str, typer.Argument(help='The goal, in English, in quotes. "-" reads it from standard input.')]
 Study = Annotated[str, typer.Argument(help="Study id, as `nightsmith studies` lists it, e.g. s1.")]
@@ -103,6 +105,19 @@ def report(study: Study, workspace: Workspace_ = None) -> None:
     from nightsmith.agent import display
 
     raise typer.Exit(display.report(study, workspace))
+
+
+@app.command()
+def ui(
+    port: Annotated[int | None, typer.Option(help="Port on 127.0.0.1; else a free one.", min=1, max=65535)] = None,
+    open_page: Annotated[bool | None, typer.Option("--open/--no-open", help="Open it in the browser.")] = None,
+    as_json: Json = False,
+    workspace: Workspace_ = None,
+) -> None:
+    """Look at all studies in MLflow, served on this machine only, until Ctrl-C."""
+    from nightsmith.agent import ui
+
+    raise typer.Exit(ui.serve(workspace, port=port, open_page=open_page, as_json=as_json))
 
 
 @app.command()

@@ -6,7 +6,7 @@ from typing import Any
 from langgraph.runtime import Runtime
 from langgraph.types import Command, interrupt
 
-from nightsmith.agent import dossier, editing
+from nightsmith.agent import dossier, editing, window
 from nightsmith.agent.goal import GoalSpec
 from nightsmith.agent.preflight import preflight
 from nightsmith.agent.services import Services
@@ -59,7 +59,8 @@ async def check_world(state: State, runtime: Runtime[Services]) -> Go:
     edits = state.get("edits") or {}
     try:
         spec = _edited(ws, study, edits) if edits else dossier.goal_spec(ws, study)
-        plan = await asyncio.to_thread(preflight, spec, ws, runtime.context.cwd)
+        night = window.of(ws, study)
+        plan = night.held(await asyncio.to_thread(preflight, night.narrowed(spec), ws, runtime.context.cwd))
     except NightsmithError as refusal:
         if not edits:
             return _blocked(ws, study, str(refusal))
@@ -110,7 +111,7 @@ async def approve(state: State, runtime: Runtime[Services]) -> Go:
     if not answer["approved"]:
         return _rejected(ws, study, answer)
     given = approvals.approve(ws, envelope(ws, study), how=answer["how"])
-    budget.open_account(ws, study, given.envelope.budget)
+    budget.open_account(ws, study, given.envelope.budget, ends_at=window.of(ws, study).deadline())
     events.append(ws, study, "approval", data={"by": given.by, "how": given.how, "hash": given.envelope_digest})
     return Command(goto="baseline")
 

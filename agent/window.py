@@ -1,6 +1,6 @@
 """The window of a study that a schedule started: it is planned into it, held to it, and ends before it does."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from pydantic import AwareDatetime, Field
 
@@ -11,6 +11,8 @@ from nightsmith.record.clock import Clock, utc_now
 from nightsmith.record.digest import Contract
 from nightsmith.record.workspace import Workspace
 
+END_MARGIN = timedelta(seconds=30)
+"""Kept between the last job of a night and the end of its time, for the judgement and the report."""
 _PAPER = "window"
 
 

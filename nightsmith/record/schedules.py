@@ -12,11 +12,12 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, JsonValue
 
-from nightsmith.record import audit
+from nightsmith.record import approvals, audit
+from nightsmith.record.approvals import Approval
 from nightsmith.record.budget import Budget
 from nightsmith.record.clock import Clock, utc_now
 from nightsmith.record.digest import Contract, canonical_json
-from nightsmith.record.errors import NightsmithError
+from nightsmith.record.errors import NightsmithError, NotApproved
 from nightsmith.record.recurrence import Due, Recurrence
 from nightsmith.record.workspace import Workspace
 
@@ -38,7 +39,7 @@ class ScheduleRow(Contract):
     """The goal's text, verbatim."""
     spec: JsonValue
     """The GoalSpec that every occurrence pursues."""
-    interpretation: JsonValue
+    interpretation: dict[str, JsonValue]
     """How the goal was read, once: status, spec, sources."""
     folder: str
     """Absolute path of the folder that the goal speaks of."""
@@ -132,6 +133,28 @@ def remove(ws: Workspace, name: str, *, now: Clock = utc_now) -> ScheduleRow:
         db.execute("UPDATE schedules SET removed_at = ? WHERE id = ?", (now().isoformat(), row.id))
         audit.append(db, "schedule.removed", {"schedule": row.id, "name": name}, now=now)
     return row
+
+
+def standing(ws: Workspace, schedule: ScheduleRow, now: Clock = utc_now) -> Approval:
+    """The approval that rules the schedule's nights.
+
+    Raises:
+        NotApproved: there is none, it expired, it was changed, or another user gave it.
+    """
+    mend = f"Renew it: nightsmith night renew {schedule.name}."
+    with ws.read() as db:
+        approval = approvals.require(db, schedule.account, kind="evaluate", time_limit_s=1, mend=mend, now=now)
+    if approval.by != audit.os_user():
+        raise NotApproved(f"{schedule.name} was approved by {approval.by}, but {audit.os_user()} runs it. {mend}")
+    return approval
+
+
+def valid_approval(ws: Workspace, schedule: ScheduleRow, now: Clock = utc_now) -> Approval | None:
+    """The approval that rules the schedule's nights, where there is one."""
+    try:
+        return standing(ws, schedule, now)
+    except NotApproved:
+        return None
 
 
 def handled_until(ws: Workspace, schedule: ScheduleRow) -> datetime:
