@@ -155,9 +155,8 @@ def _shares(spec: GoalSpec, look: Look | None) -> tuple[float, float, int]:
     """Shares of the last stage's rows that are held out: for dev, for all sealed folds, and the number of folds."""
     dev, sealed, folds = TEXT_SHARES
     if spec.methods[-1] == "sft" and look:
-        stage = len(spec.methods) - 1
-        meant = [d.ref for d in spec.data if d.role == "train" and d.stage in (None, stage)]
-        dev, sealed, folds = fitting_shares(sum(look.of(ref).num_rows for ref in meant if not look.of(ref).is_text))
+        sources = planning_sft.sources_of(spec, look, len(spec.methods) - 1, "chat")
+        dev, sealed, folds = fitting_shares(sum(look.of(ref).num_rows for ref in sources))
     tested = bool(_refs(spec, "test"))
     return 0.0 if _refs(spec, "eval") else dev, 0.0 if tested else sealed, 1 if tested else folds
 

@@ -75,7 +75,7 @@ def stages_of(spec: GoalSpec, look: Look, held_out: float) -> tuple[tuple[Stage,
     found: list[Stage] = []
     for index, method in enumerate(spec.methods):
         rows: Literal["chat", "text"] = "text" if method == "pretrain" else "chat"
-        refs = _refs(spec, look, index, rows)
+        refs = sources_of(spec, look, index, rows)
         if index == 0 and begins_at_random(spec):
             recipe, told = planning_pretrain.baseline_recipe(_first_settings(spec))
             found.append(Stage("pretrain", rows, refs, recipe))
@@ -87,8 +87,8 @@ def stages_of(spec: GoalSpec, look: Look, held_out: float) -> tuple[tuple[Stage,
     return tuple(found), said
 
 
-def _refs(spec: GoalSpec, look: Look, index: int, rows: str) -> tuple[str, ...]:
-    """Training data of one stage: what names it, and what names none and can be used."""
+def sources_of(spec: GoalSpec, look: Look, index: int, rows: str) -> tuple[str, ...]:
+    """Training data of one stage: what names it, and what names none and can be used. Raises Blocked without any."""
     meant = [d.ref for d in spec.data if d.role == "train" and d.stage in (None, index)]
     for data in (d for d in spec.data if d.role == "train" and d.stage == index):
         if rows == "chat" and (problem := _problem(look, data.ref)):
