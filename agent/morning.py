@@ -3,7 +3,8 @@
 A description is Markdown whose first line is plain: lists show it raw, pages fold what comes after it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from nightsmith.agent import account, figures, history
 from nightsmith.agent.escape import markdown, plain
@@ -26,6 +27,20 @@ def publish(ws: Workspace, study: str) -> None:
     view = history.load(ws, study)
     pages = tracking.pages(ws)
     tracking.describe(ws, study, name=headline(view), note=note(view, pages.reports[study]))
+    summarise(ws)
+
+
+def refresh(ws: Workspace, said: Callable[[str], None]) -> None:
+    """Publish what MLflow does not show as it stands: studies from an older version, interrupted, or waiting now."""
+    shown = tracking.pages(ws).names
+    for row in reversed(history.summaries(ws)):
+        if shown.get(row.id) == headline(history.load(ws, row.id, jobs=False)):
+            continue
+        said(f"Showing {row.id} in MLflow")
+        try:
+            publish(ws, row.id)
+        except Exception as error:  # one study that MLflow cannot take must not hide the others
+            print(f"nightsmith: MLflow does not show {row.id} as it is: {error}", file=sys.stderr)
     summarise(ws)
 
 

@@ -9,10 +9,13 @@ import json
 VIEW = "nightsmith"
 """Name of the shared view."""
 STUDIES_ONLY = "tags.`nightsmith.kind` = 'study'"
-COLUMNS = ("attributes.`Created`", "attributes.`Duration`", "attributes.`Description`")
-"""Beside the run's name, which tells study and outcome."""
-WIDTHS = {"attributes.`Run Name`": 330, "attributes.`Created`": 130, "attributes.`Duration`": 80}
-"""Pixels; the description takes what is left."""
+COLUMNS = {
+    "attributes.`Run Name`": 250,
+    "attributes.`Created`": 120,
+    "attributes.`Description`": 520,
+    "attributes.`Duration`": 80,
+}
+"""In order, with their width in pixels. The run's name tells study and outcome, the description begins with why."""
 
 _TRAINING = "workflowType=machine_learning"
 """An unvisited browser opens the pages for chat applications otherwise."""
@@ -27,8 +30,8 @@ _SEARCH = {
 }
 _TABLE = {
     "selectedColumns": list(COLUMNS),
-    "columnOrder": list(WIDTHS),  # without an order the widths are not applied
-    "columnWidths": WIDTHS,
+    "columnOrder": list(COLUMNS),  # without an order the widths are not applied
+    "columnWidths": COLUMNS,
     "runsHiddenMode": "FIRST_10_RUNS",
     "autoRefreshEnabled": True,
 }

@@ -123,7 +123,7 @@ def open_workspace(path: Path | None = None, *, now: Clock = utc_now, good_age_s
         Damaged: the record is damaged and there is no good copy.
         NightsmithError: no permission, a full disk, or a record written by a newer Nightsmith.
     """
-    ws = Workspace(_find(path))
+    ws = Workspace(find_root(path))
     with _unwritable_said(ws.root):
         recovery.refuse_foreign(ws.root)
         ws.root.mkdir(parents=True, exist_ok=True)
@@ -163,7 +163,8 @@ def keep_good(ws: Workspace) -> tuple[str, ...]:
         return _kept_good(ws) if recovery.flaw(ws.record) is None else ()
 
 
-def _find(path: Path | None) -> Path:
+def find_root(path: Path | None = None) -> Path:
+    """Where the workspace is, or would be made: see `open_workspace`. Touches nothing."""
     if path is not None:
         return path.expanduser().absolute()
     if named := os.environ.get("NIGHTSMITH_WORKSPACE"):
