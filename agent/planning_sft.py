@@ -39,7 +39,7 @@ SMALL_RATE = 5e-4
 """Peak learning rate of models so small that they are trained whole: near that of their pre-training."""
 SETTING_NAMES = {
     "steps": "num_steps", "lr": "learning_rate", "rank": "lora_rank", "r": "lora_rank", "alpha": "lora_alpha",
-    "seq_len": "max_len", "context": "max_len", "max_length": "max_len", "epochs": "epochs",
+    "warmup": "warmup_share", "seq_len": "max_len", "context": "max_len", "max_length": "max_len", "epochs": "epochs",
 }  # fmt: skip
 """A goal's words for settings; epochs become steps."""
 
@@ -196,9 +196,14 @@ def setting_name(name: str) -> str:
 
 
 def tunables(spec: GoalSpec, recipe: dict[str, Value]) -> tuple[Tunable, ...]:
-    """The search space of the last stage: without what the goal fixes or forbids, and what has no meaning."""
+    """The search space of the last stage: without what the goal fixes or forbids, and what has no meaning.
+
+    Trials are compared at equal rows, so that fixed steps fix the batch size.
+    """
     fixed = {SETTING_NAMES.get(s.name, s.name) for s in spec.settings if s.how == "fixed"}
-    fixed |= {SETTING_NAMES.get(name, name) for name in spec.avoid}
+    fixed |= {SETTING_NAMES.get(name, name) for name in spec.avoid} | (
+        {"batch_size"} if "num_steps" in fixed else set()
+    )
     low, high = RATES[str(recipe["adaptation"])]
     rate = Tunable(name="learning_rate", kind="float", low=low, high=high, log=True)
     return tuple(t for t in (rate, *SPACE) if t.name in recipe and t.name not in fixed)

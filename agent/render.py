@@ -81,9 +81,10 @@ def plan_card(ws: Workspace, study: str) -> str:
 def planned(reading: Mapping[str, Any], plan: StudyPlan, title: str) -> str:
     """A goal as it was read, and the plan made of it."""
     shown = plan.model_dump(mode="json")
+    confirmed = f"at most {plan.max_confirmations} confirmed on {plan.seeds} fresh seeds"
     trials = (
-        f"at most {plan.max_trials}, {plan.parallel} side by side, each ended after "
-        f"{figures.duration(plan.job_limit_s)}; at most {plan.max_confirmations} confirmed on {plan.seeds} fresh seeds"
+        f"at most {plan.max_trials}, {plan.parallel} side by side, each job ended after "
+        f"{figures.duration(plan.job_limit_s)}; {confirmed if plan.max_confirmations else 'none is confirmed'}"
     )
     space = ", ".join(tunable.name for tunable in plan.space) or "nothing"
     more = [("Trials", trials), ("Trials may change", space)]

@@ -11,7 +11,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from nightsmith.agent import dossier, render, understand
 from nightsmith.agent.desk import FlagDesk, desk
+from nightsmith.agent.looking import blind
 from nightsmith.agent.opening import opened
+from nightsmith.agent.plan import StudyPlan
 from nightsmith.agent.planner import Interpretation, Planner
 from nightsmith.agent.planning import Machine, study_plan
 from nightsmith.agent.preflight import preflight
@@ -113,11 +115,12 @@ def plan(text: str | None, batch: Path | None, path: Path | None, *, check: bool
     if batch is not None:
         for line in _batch_lines(batch):
             answer = asyncio.run(planner.interpret(line["goal"]))
-            print(json.dumps({"id": line["id"], **_planned(answer, path, check=False)}), flush=True)
+            print(json.dumps({"id": line["id"], **_planned(answer, path, check=False)[0]}), flush=True)
         return 0
     reading = asyncio.run(planner.interpret(text or ""))
-    answer = _planned(reading, path, check=check)
-    print(json.dumps(answer, indent=1) if as_json else render.interpretation(answer))
+    answer, drawn = _planned(reading, path, check=check)
+    shown = render.planned(answer, drawn, "Understood: ready") if drawn else render.interpretation(answer)
+    print(json.dumps(answer, indent=1) if as_json else shown)
     return {"ready": 0, "needs_answers": 4, "blocked": 5}[answer["status"]]
 
 
@@ -136,21 +139,22 @@ def _batch_lines(batch: Path) -> list[dict[str, str]]:
     return lines
 
 
-def _planned(reading: Interpretation, path: Path | None, *, check: bool) -> dict[str, Any]:
-    """The answer of `plan --json`: the reading, and for a ready goal the calls and the estimate."""
+def _planned(reading: Interpretation, path: Path | None, *, check: bool) -> tuple[dict[str, Any], StudyPlan | None]:
+    """The answer of `plan --json`: the reading, and for a ready goal the calls and the estimate; and its plan."""
     answer: dict[str, Any] = {**reading.as_json(), "plan": None, "estimate": None}
-    if reading.status != "ready" or reading.spec is None:
-        return answer
+    spec = reading.spec
+    if reading.status != "ready" or spec is None:
+        return answer, None
     try:
         if check:
-            drawn = preflight(reading.spec, opened(path), Path.cwd())
+            drawn = preflight(spec, opened(path), Path.cwd())
         else:
-            drawn = study_plan(reading.spec, Machine(devices=len(leases.devices())))
+            drawn = study_plan(spec, Machine(devices=len(leases.devices())), blind(spec, load_settings().model))
     except NightsmithError as refusal:
         status = "blocked" if check else answer["status"]
-        return answer | {"status": status, "reasons": [*answer["reasons"], str(refusal)]}
+        return answer | {"status": status, "reasons": [*answer["reasons"], str(refusal)]}, None
     shown = drawn.model_dump(mode="json")
-    return answer | {"plan": shown["calls"], "estimate": shown["estimate"]}
+    return answer | {"plan": shown["calls"], "estimate": shown["estimate"]}, drawn
 
 
 def train(spec_file: Path, path: Path | None, *, study: str, time_limit_s: float, yes: bool, as_json: bool) -> int:

@@ -1,6 +1,6 @@
 """kill -9 of the agent or of a worker at many moments of a study, then `nightsmith resume`: same jobs, same verdict.
 
-    python benchmarks/kill_matrix.py [--moments 20] [--json out.json]
+    python benchmarks/kill_matrix.py [--study pretrain|sft] [--moments 20] [--json out.json]
 
 The study is small and real (command line, training, MLflow); only the planner is a double that answers the same each
 time. Bounded by trials, its verdicts must be those of the undisturbed run. Every job has one key and one result.
@@ -14,42 +14,53 @@ import signal
 import sys
 import tempfile
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "fakes"))
 import tiny_study
-from tiny_study import GOAL, LOWER, RAISE, STOP
+import tuning_study
 
 
-def answers() -> tuple[Any, ...]:
-    """One answer for each question that the planner is asked; it is asked by content, so a repeated one is the same."""
-    return (tiny_study.reading(GOAL), {"t": [LOWER, RAISE]}, {"t": [STOP]})
+def bench(study: str, folder: Path) -> AbstractContextManager[tiny_study.Bench]:
+    """A bench whose planner has one answer for each question; a question that is asked again has the same answer."""
+    if study == "sft":
+        answers = (tuning_study.reading(), {"t": [tuning_study.ANOTHER]}, {"t": [tuning_study.STOP]})
+        return tuning_study.bench(folder, *answers, by_content=True)
+    first = {"t": [tiny_study.LOWER, tiny_study.RAISE]}
+    return tiny_study.bench(
+        folder, tiny_study.reading(tiny_study.GOAL), first, {"t": [tiny_study.STOP]}, by_content=True
+    )
 
 
-def facts(bench: tiny_study.Bench) -> dict[str, Any]:
+GOALS = {"pretrain": tiny_study.GOAL, "sft": tuning_study.GOAL}
+"""What is run: from scratch, or a fine-tuning in two stages."""
+
+
+def facts(place: tiny_study.Bench) -> dict[str, Any]:
     """What must not depend on kills: outcome, decisions, number of jobs, weights."""
-    view = bench.show()
-    results = [json.loads((folder / "result.json").read_text()) for folder in bench.jobs]
+    view = place.show()
+    results = [json.loads((folder / "result.json").read_text()) for folder in place.jobs]
     jobs = sorted((result["status"], result["checkpoint_digest"]) for result in results)
     decisions = {trial["number"]: trial["decision"] for trial in view["trials"]}
     return {"outcome": view["outcome"], "decisions": decisions, "jobs": jobs}
 
 
-def disturbed(folder: Path, at_s: float, victim: str) -> tuple[dict[str, Any], int, str]:
+def disturbed(study: str, folder: Path, at_s: float, victim: str) -> tuple[dict[str, Any], int, str]:
     """Run the study, kill the victim after `at_s` seconds, resume to the end."""
-    with tiny_study.bench(folder, *answers(), by_content=True) as bench:
-        agent = bench.start("run", GOAL, "--yes", "--json")
+    with bench(study, folder) as place:
+        agent = place.start("run", GOALS[study], "--yes", "--json")
         time.sleep(at_s)
         killed = kill(agent.pid, victim)
         if victim == "agent":
             agent.wait()
-            ended = bench.run("resume", "s1", "--yes", "--json")
+            ended = place.run("resume", "s1", "--yes", "--json")
             code, errors = ended.returncode, ended.stderr
         else:
             errors = agent.communicate(timeout=600)[1]
             code = agent.returncode
-        return facts(bench), code, f"{killed} {errors[-200:]}".strip()
+        return facts(place), code, f"{killed} {errors[-200:]}".strip()
 
 
 def kill(agent_pid: int, victim: str) -> str:
@@ -75,6 +86,7 @@ def is_worker(process: Path) -> bool:
 def main() -> int:
     """Measure and print one line a moment; exit 1 where any differs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--study", choices=sorted(GOALS), default="pretrain")
     parser.add_argument("--moments", type=int, default=20)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -82,16 +94,16 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
         started = time.monotonic()
-        with tiny_study.bench(root / "undisturbed", *answers(), by_content=True) as bench:
-            code = bench.run("run", GOAL, "--yes", "--json").returncode
-            expected = facts(bench)
+        with bench(args.study, root / "undisturbed") as place:
+            code = place.run("run", GOALS[args.study], "--yes", "--json").returncode
+            expected = facts(place)
         wall_s = time.monotonic() - started
         print(f"undisturbed: {wall_s:.0f} s, exit {code}, {expected['outcome']} {expected['decisions']}", flush=True)
         rows = []
         for number in range(args.moments):
             at_s = wall_s * (number + 0.5) / args.moments
             victim = "agent" if number % 2 == 0 else "worker"
-            found, ended, note = disturbed(root / f"run{number}", at_s, victim)
+            found, ended, note = disturbed(args.study, root / f"run{number}", at_s, victim)
             same = found == expected and ended == code
             rows.append({"at_s": round(at_s, 1), "victim": victim, "same": same, "exit": ended, "note": note})
             print(f"{at_s:6.1f} s  {victim:6}  {'same' if same else f'DIFFERS {found}'}  {note}", flush=True)
