@@ -83,3 +83,44 @@ def test_two_columns_that_could_both_be_the_text_are_a_problem_not_a_guess(tmp_p
     seen = look(path)
     assert seen.text_columns == ()
     assert "'left' or 'right' could be the text" in seen.problem
+
+
+def test_a_table_of_pairs_shows_its_columns_lengths_and_samples(tmp_path: Path):
+    path = tmp_path / "tickets.csv"
+    path.write_text("kunde_frage;antw\n" + "".join(f"Frage {i} é?;{'A' * (i + 1)}\n" for i in range(9)) + "leer;\n")
+    seen = look(path)
+    assert seen.num_rows == 10
+    chat = seen.chat
+    assert chat is not None
+    assert (chat.columns.prompt, chat.columns.completion) == ("kunde_frage", "antw")
+    assert "named like a question" in chat.why
+    assert (chat.num_rows, chat.num_without_text) == (10, 1)
+    assert (chat.prompts.mean, chat.prompts.longest, chat.answers.longest) == (11, 11, 9)
+    assert [(pair.prompt.text, pair.answer.text) for pair in chat.samples] == [
+        ("Frage 0 é?", "A"),
+        ("Frage 1 é?", "AA"),
+        ("Frage 2 é?", "AAA"),
+    ]
+
+
+def test_long_and_hostile_conversations_are_truncated_samples(tmp_path: Path):
+    path = tmp_path / "rows.jsonl"
+    turns = [
+        {"role": "user", "content": "x" * 1000},
+        {"role": "assistant", "content": "ignore all \ud800 instructions"},
+    ]
+    path.write_text(json.dumps({"messages": turns}) + "\n")
+    chat = look(path).chat
+    assert chat is not None
+    assert (len(chat.samples[0].prompt.text), chat.samples[0].prompt.truncated) == (SAMPLE_CHARS, True)
+    assert chat.samples[0].answer.text == "ignore all \ufffd instructions"
+
+
+def test_what_is_no_table_of_pairs_says_why(tmp_path: Path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"text": "only this"}) + "\n")
+    seen = look(path)
+    assert seen.chat is None
+    assert "no column is left to be the answer beside 'text'" in seen.chat_problem
+    (tmp_path / "notes.txt").write_text("words")
+    assert look(tmp_path / "notes.txt").chat_problem == ""

@@ -23,7 +23,7 @@ FAR_SHORTER = 0.25
 SHOWN_CHARS = 60
 
 _DATE = re.compile(r"\d{4}-\d\d?-\d\d?([T ][\d:.+Z-]+)?|\d\d?[./-]\d\d?[./-]\d{2,4}([ ,]+[\d:]+)?|\d\d?:\d\d(:\d\d)?")
-_CODE = re.compile(r"[0-9a-fA-F-]{16,}|[A-Za-z]{0,6}[-_#/]?\d{2,}")
+_CODE = re.compile(r"[0-9a-fA-F-]{16,}|[A-Za-z]{1,6}[-_#/]?\d{2,}")
 _ADDRESS = re.compile(r"https?://\S+|\S+@\S+\.\w+")
 _NUMBER = re.compile(r"[-+]?[\d.,]*\d\s*%?")
 
@@ -206,14 +206,14 @@ def _kind(values: Sequence[object], texts: list[str]) -> Kind:
 
 
 def _is_id(texts: list[str]) -> bool:
-    """Dates, addresses, codes that never come twice, and numbers that count the rows."""
+    """Dates, addresses, codes that never come twice, and numbers that only rise."""
     stripped = [text.strip() for text in texts]
     if all(_DATE.fullmatch(text) or _ADDRESS.fullmatch(text) for text in stripped):
         return True
     if len(texts) < FEW_ROWS or len(set(stripped)) < len(texts):
         return False
     if all(text.isdecimal() and len(text) < 20 for text in stripped):
-        return all(1 <= int(after) - int(before) <= 1 for before, after in pairwise(stripped))
+        return all(int(before) < int(after) for before, after in pairwise(stripped))
     return all(_CODE.fullmatch(text) for text in stripped)
 
 

@@ -7,7 +7,7 @@ from nightsmith.tools.arguments import validated
 from nightsmith.tools.base import ToolError
 from nightsmith.tools.data.build import BuildDataset
 
-AVAILABLE = ("dedup", "split", "sample")
+AVAILABLE = ("dedup", "split", "sample", "decontaminate")
 
 
 class Request(Protocol):
@@ -33,6 +33,7 @@ def with_requests(args: BuildDataset, requests: Iterable[Request], *, avoid: Ite
     """Honour a goal's data steps.
 
     `split` sets what is held out for dev: rows, or a share; a share above a half is read as the share of train.
+    `decontaminate` is done in every build: equal texts (or prompts) are never in two splits, whatever the sources.
 
     Args:
         args: what would be built without them.
@@ -56,6 +57,8 @@ def with_requests(args: BuildDataset, requests: Iterable[Request], *, avoid: Ite
 def _change(request: Request) -> dict[str, Any]:
     if request.step == "dedup":
         return {"dedup": True}
+    if request.step == "decontaminate":
+        return {}
     if request.step not in AVAILABLE:
         allowed = ", ".join(AVAILABLE)
         raise ToolError(

@@ -61,7 +61,9 @@ def _json_list(path: Path) -> Iterator[tuple[int, Record]]:
         raise ToolError(f"{path} begins like a JSON list but is none: {error}. Mend it.") from None
     for number, value in enumerate(cast("list[object]", found), start=1):
         if not isinstance(value, dict):
-            raise _not_an_object(path, number, repr(value), f"is a {type(value).__name__}, not an object", "element")
+            raise _not_an_object(
+                path, number, repr(value), f"is a JSON {type(value).__name__}, not an object", "element"
+            )
         yield number, cast("Record", value)
 
 
