@@ -108,6 +108,14 @@ def report(study: Study, workspace: Workspace_ = None) -> None:
 
 
 @app.command()
+def doctor(as_json: Json = False, workspace: Workspace_ = None) -> None:
+    """What works on this machine: found, missing, how to get it. Exit 5 where `run` lacks something it needs."""
+    from nightsmith.agent import doctor
+
+    raise typer.Exit(doctor.examine(workspace, as_json=as_json))
+
+
+@app.command()
 def ui(
     port: Annotated[int | None, typer.Option(help="Port on 127.0.0.1; else a free one.", min=1, max=65535)] = None,
     open_page: Annotated[bool | None, typer.Option("--open/--no-open", help="Open it in the browser.")] = None,
