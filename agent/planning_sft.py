@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from nightsmith.agent import planning_pretrain
+from nightsmith.agent import figures, planning_pretrain
 from nightsmith.agent.fitting import Blocked
 from nightsmith.agent.goal import GoalSpec
 from nightsmith.agent.looking import Look, begins_at_random
@@ -163,12 +163,10 @@ def _adaptation(spec: GoalSpec, look: Look) -> tuple[Literal["full", "lora"], li
         return "lora", []
     if begins_at_random(spec):
         return "full", []
-    million = look.model.size.num_params / 1e6
+    weights = figures.count(look.model.size.num_params)
     if look.model.size.num_params < LORA_FROM_PARAMS:
-        return "full", [
-            f"No adaptation is named: every weight is trained, as the model has only {million:.3g} million."
-        ]
-    return "lora", [f"No adaptation is named: LoRA, as the model has {million:.0f} million weights."]
+        return "full", [f"No adaptation is named: every weight is trained, as there are only {weights}."]
+    return "lora", [f"No adaptation is named: LoRA, as the model has {weights} weights."]
 
 
 def _epochs(look: Look, refs: Sequence[str], num_rows: float) -> float:

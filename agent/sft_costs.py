@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nightsmith.agent import planning_pretrain
+from nightsmith.agent import figures, planning_pretrain
 from nightsmith.agent.fitting import Costs, Fitted, Machine, fit, seeds_per_side
 from nightsmith.agent.goal import GoalSpec
 from nightsmith.agent.looking import Look
@@ -46,7 +46,7 @@ def speeds(machine: Machine, look: Look, stages: Sequence[Stage]) -> Speeds:
         return Speeds(train, 3 * train, machine.basis(preset, planning_pretrain.ASSUMED))
     weights, digest = look.model.size.num_params, look.model.ref.weights_digest if look.model.ref else ""
     flops = ASSUMED_FLOPS_PER_S["cuda" if machine.gpus else "cpu"]
-    assumed = f"assumed speed for {weights / 1e6:.3g} million weights"
+    assumed = f"assumed speed for {figures.count(weights)} weights"
     train = machine.tokens_per_s.get(digest) or flops / (FLOPS_PER_WEIGHT[adaptation] * weights)
     forward = train * FLOPS_PER_WEIGHT[adaptation] / FORWARD_FLOPS_PER_WEIGHT
     return Speeds(train, forward, machine.basis(digest, assumed + ("" if digest else "; nobody looked at the data")))
