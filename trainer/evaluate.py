@@ -8,7 +8,7 @@ from nightsmith.evals.run import evaluate
 from nightsmith.evals.suite import EvidenceAltered
 from nightsmith.evals.types import EvaluateSpec, SuiteSpec
 from nightsmith.model.files import weights_digest
-from nightsmith.model.load import load
+from nightsmith.model.load import load, load_tokenizer
 from nightsmith.trainer.attempt import Attempt
 from nightsmith.trainer.device import set_up_torch
 
@@ -43,8 +43,14 @@ def evaluate_model(attempt: Attempt, model: Any, suite: SuiteSpec) -> None:
         attempt.journal.write("evaluate", done=done, total=total)
         attempt.end_if_asked()
 
-    assert facts.checkpoint_digest is not None, "weights are evaluated only once they are on disk"
+    assert facts.checkpoint is not None, "weights are evaluated only once they are on disk"
+    assert facts.checkpoint_digest is not None
     facts.evaluation = evaluate(
-        model, suite, attempt.run_dir, checkpoint_digest=facts.checkpoint_digest, on_batch=on_batch
+        model,
+        suite,
+        attempt.run_dir,
+        checkpoint_digest=facts.checkpoint_digest,
+        tokenizer=load_tokenizer(facts.checkpoint),
+        on_batch=on_batch,
     )
     facts.evaluate_s = time.monotonic() - started
