@@ -35,7 +35,7 @@ def pairs(count: int, start: int = 0) -> list[Pair]:
     return [(f"Frage {index}?", f"Antwort {index % 7}") for index in range(start, start + count)]
 
 
-def build(ws: Workspace, *sources: str, rows: str = "chat", **args: Any) -> Manifest:
+def build(ws: Workspace, *sources: str, rows: Any = "chat", **args: Any) -> Manifest:
     return build_dataset(BuildDataset.model_validate({"sources": sources, "rows": rows, **args}), ws)
 
 
@@ -80,6 +80,15 @@ def test_small_tables_still_give_every_split_what_judging_needs(ws: Workspace, t
     assert sum(sizes.values()) == count
     assert min(sizes["dev"], sizes["fold0"]) >= MIN_ITEMS
     assert sizes["train"] >= MIN_ITEMS
+
+
+def test_sealed_folds_are_equal_parts(ws: Workspace, tmp_path: Path):
+    path = write(tmp_path / "folds.csv", pairs(200))
+    for share, rows in ((0.01, 8), (0.3, 15)):
+        manifest = build(ws, path, sealed_share=share, num_folds=3)
+        sizes = [split.rows for split in manifest.splits if split.name.startswith("fold")]
+        assert max(sizes) - min(sizes) <= 1
+        assert min(sizes) >= rows
 
 
 def test_shares_that_fit_grow_slower_than_the_data():

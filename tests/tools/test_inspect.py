@@ -94,7 +94,7 @@ def test_a_table_of_pairs_shows_its_columns_lengths_and_samples(tmp_path: Path):
     assert chat is not None
     assert (chat.columns.prompt, chat.columns.completion) == ("kunde_frage", "antw")
     assert "named like a question" in chat.why
-    assert (chat.num_rows, chat.num_without_text) == (10, 1)
+    assert (chat.num_rows, chat.num_without_text, chat.num_prompts) == (10, 1, 9)
     assert (chat.prompts.mean, chat.prompts.longest, chat.answers.longest) == (11, 11, 9)
     assert [(pair.prompt.text, pair.answer.text) for pair in chat.samples] == [
         ("Frage 0 é?", "A"),

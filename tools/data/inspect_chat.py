@@ -55,6 +55,8 @@ class ChatLook(Contract):
     """Rows looked at."""
     num_without_text: int = Field(ge=0)
     """Rows of these with an empty prompt or answer: they would be left out."""
+    num_prompts: int = Field(ge=0)
+    """Different prompts among them: few, where a generator repeats itself."""
     prompts: Lengths
     """Lengths of the prompts."""
     answers: Lengths
@@ -78,7 +80,7 @@ def look_at_chat(source: Source, head: Sequence[tuple[str, Record]]) -> ChatLook
     pairs = [(row, pair) for row, pair in found if pair is not None]
     return ChatLook(
         columns=proposal.columns, why=proposal.why, num_rows=len(head), num_without_text=len(head) - len(pairs),
-        prompts=_lengths([_prompt(pair) for _, pair in pairs]), answers=_lengths([pair.answer for _, pair in pairs]),
+        num_prompts=len({_prompt(pair) for _, pair in pairs}), prompts=_lengths([_prompt(pair) for _, pair in pairs]), answers=_lengths([pair.answer for _, pair in pairs]),
         samples=tuple(
             PairSample(prompt=sample(row, _prompt(pair)), answer=sample(row, pair.answer))
             for row, pair in pairs[:NUM_SAMPLES]

@@ -53,11 +53,15 @@ SELECT row_id, key_hash, CASE
   WHEN role = 'sealed' THEN 'fold0'
   WHEN role = 'dev' THEN 'dev'
   WHEN place < sealed_end
-    THEN 'fold' || least(floor(place / nullif(sealed_end, 0) * $num_folds)::INTEGER, $num_folds - 1)
+    THEN 'fold' || least(floor($num_folds * percent_rank() OVER (
+      PARTITION BY role = 'train' AND place < sealed_end ORDER BY place))::INTEGER, $num_folds - 1)
   WHEN place < dev_end THEN 'dev'
   ELSE 'train' END AS split
 FROM placed, sealed, dev"""
-"""Like the plain split, but a small table still gives the sealed folds and dev their least number of rows."""
+"""Like the plain split, but a small table still gives dev and each sealed fold their least number of rows.
+
+Whether a row is sealed follows from its place alone; folds are equal parts of the sealed rows in the order of places.
+"""
 
 _CLAIM = "CASE role WHEN 'sealed' THEN 0 WHEN 'dev' THEN 1 ELSE 2 END"
 DECONTAMINATE = f"""\
