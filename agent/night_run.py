@@ -7,7 +7,7 @@ before was still running is skipped; what needs a person waits, and the other sc
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -44,10 +44,13 @@ class NightRun:
     drive: Drive
     now: Clock = utc_now
     as_json: bool = False
+    called: datetime = field(init=False)
+    """When the call began: a schedule that waits its turn behind others is not late."""
 
     def run(self, chosen: Sequence[ScheduleRow], *, forced: bool = False) -> int:
         """Run what is due of these schedules, one after the other (`forced`: due or not). Returns the exit status."""
         statuses: list[int] = []
+        self.called = self.now()
         for schedule in chosen:
             try:
                 with self.ws.lock(schedule.lock):
@@ -92,7 +95,7 @@ class NightRun:
         if not dues:
             return Due(now, anew) if forced else None
         *missed, newest = dues
-        in_time = now < (newest.until or newest.at + GRACE)
+        in_time = now < newest.until if newest.until else self.called < newest.at + GRACE
         if not (in_time or schedule.catch_up or forced):
             self._pass_over(schedule, dues, MISSED, "Nothing ran at its time; it is not caught up (--no-catch-up).")
             return None
