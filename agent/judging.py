@@ -27,7 +27,8 @@ def screen(ws: Workspace, study: str, number: int) -> Verdict:
     """Judge one trial's dev run against the baseline's seeds, and record it."""
     spec, metric = dossier.goal_spec(ws, study), primary_metric(ws, study)
     rows = _rows(ws, study, number, ("trial",))
-    verdict = _forced(ws, [*_baseline_rows(ws, study), *rows], metric, needed=rows) or judge.screen(
+    verdict = _unfinished(ws, study, number, rows) or _forced(ws, [*_baseline_rows(ws, study), *rows], metric)
+    verdict = verdict or judge.screen(
         _scored(ws, rows)[0],
         _baseline(ws, study),
         metric=metric,
@@ -45,7 +46,8 @@ def confirm(ws: Workspace, study: str, number: int) -> Verdict:
     rows = _rows(ws, study, number, ("confirmation",))
     right = confirmation_right(ws, study, number)
     screened = [result.checkpoint_digest or "" for result in _results(ws, _rows(ws, study, number, ("trial",)))]
-    verdict = _forced(ws, [*_baseline_rows(ws, study), *rows], metric, needed=rows) or judge.confirm(
+    verdict = _unfinished(ws, study, number, rows) or _forced(ws, [*_baseline_rows(ws, study), *rows], metric)
+    verdict = verdict or judge.confirm(
         _scored(ws, rows),
         _baseline(ws, study),
         metric=metric,
@@ -91,7 +93,8 @@ def noise(ws: Workspace, study: str) -> dict[str, Any]:
 
 def failure(ws: Workspace, study: str) -> str:
     """Why the baseline's runs are no evidence; empty where they are."""
-    forced = _forced(ws, _baseline_rows(ws, study), primary_metric(ws, study))
+    rows = _baseline_rows(ws, study)
+    forced = _unfinished(ws, study, 0, rows) or _forced(ws, rows, primary_metric(ws, study))
     return forced.reason if forced else ""
 
 
@@ -263,13 +266,20 @@ def _scored(ws: Workspace, rows: Sequence[JobRow]) -> list[Scored]:
     return [read_scored(ws.run_dir(r.key), r.evaluation) for r in _results(ws, rows) if r.evaluation is not None]
 
 
-def _forced(
-    ws: Workspace, rows: Sequence[JobRow], metric: Any, *, needed: Sequence[JobRow] | None = None
-) -> Verdict | None:
-    """The verdict that missing or changed evidence forces on these runs, or on a comparison without `needed` ones."""
-    if not (rows if needed is None else needed):
-        reason = "The job that would be judged was never started."
-        return Verdict(decision=Decision.UNVERIFIED, rule="evidence", metric=metric, reason=reason)
+def _unfinished(ws: Workspace, study: str, number: int, rows: Sequence[JobRow]) -> Verdict | None:
+    """The verdict on a trial of which no last stage was started; None where there is one to be judged."""
+    if rows:
+        return None
+    failed = (result for result in _results(ws, _rows(ws, study, number, ("stage",))) if result.reason)
+    why = next((f"Job {r.key}, an earlier stage, ended {r.status.value}: {r.reason}" for r in failed), "")
+    metric = primary_metric(ws, study)
+    return Verdict(
+        decision=Decision.UNVERIFIED, rule="evidence", metric=metric, reason=why or "Its job was never started."
+    )
+
+
+def _forced(ws: Workspace, rows: Sequence[JobRow], metric: Any) -> Verdict | None:
+    """The verdict that missing or changed evidence forces on these runs."""
     verdicts = (evidence.verify(_evidence(ws, row), metric) for row in rows)
     return next((verdict for verdict in verdicts if verdict), None)
 
