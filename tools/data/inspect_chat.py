@@ -78,14 +78,20 @@ def look_at_chat(source: Source, head: Sequence[tuple[str, Record]]) -> ChatLook
     proposal = propose(source, [record for _, record in head])
     found = [(row, conversation(record, proposal.columns)) for row, record in head]
     pairs = [(row, pair) for row, pair in found if pair is not None]
+    prompts = [_prompt(pair) for _, pair in pairs]
     return ChatLook(
-        columns=proposal.columns, why=proposal.why, num_rows=len(head), num_without_text=len(head) - len(pairs),
-        num_prompts=len({_prompt(pair) for _, pair in pairs}), prompts=_lengths([_prompt(pair) for _, pair in pairs]), answers=_lengths([pair.answer for _, pair in pairs]),
+        columns=proposal.columns,
+        why=proposal.why,
+        num_rows=len(head),
+        num_without_text=len(head) - len(pairs),
+        num_prompts=len(set(prompts)),
+        prompts=_lengths(prompts),
+        answers=_lengths([pair.answer for _, pair in pairs]),
         samples=tuple(
             PairSample(prompt=sample(row, _prompt(pair)), answer=sample(row, pair.answer))
             for row, pair in pairs[:NUM_SAMPLES]
         ),
-    )  # fmt: skip
+    )
 
 
 def sample(row: str, value: object, *, more: bool = False) -> Sample:
