@@ -26,7 +26,7 @@ def publish(ws: Workspace, study: str) -> None:
     tracking.project(ws, study)
     view = history.load(ws, study)
     pages = tracking.pages(ws)
-    tracking.describe(ws, study, name=headline(view), note=note(view, pages.reports[study]))
+    tracking.describe(ws, study, name=headline(view), told=told(view), note=note(view, pages.reports[study]))
     summarise(ws)
 
 
@@ -57,7 +57,7 @@ def headline(view: StudyView) -> str:
     judged = sum(1 for trial in view.proposed if trial.verdict)
     trials = f"{judged} trial{'' if judged == 1 else 's'} judged"
     if view.outcome is None:
-        return f"{view.id} {view.standing.value}, {trials}"
+        return f"{view.id} {view.standing.value}{f', {trials}' if judged else ''}"
     name = f"{view.id} {view.outcome.value.replace('_', ' ')}"
     if view.claims:
         claim = view.claims[0]
@@ -77,6 +77,13 @@ def _amount(view: StudyView) -> str:
     if claim.target.relation == "ratio":
         return f"{claim.estimate:.3f} ×"
     return figures.difference(claim.target.metric, claim.estimate)
+
+
+def told(view: StudyView) -> str:
+    """What happened, in a line of its own beside the name: why it ended so, or what a person does."""
+    command = how_on(view.id, view.standing)
+    sentence = plain(account.outcome_sentence(view)).partition(": ")[2]
+    return f"{command} goes on: {sentence}" if command else sentence
 
 
 def note(view: StudyView, report: str) -> str:
@@ -131,7 +138,7 @@ def summary(rows: Sequence[StudySummary], views: Sequence[StudyView], pages: Map
     """The experiment's description: what waits for a person, how the newest study ended, then one line a study."""
     waiting = [row for row in rows if how_on(row.id, row.standing)]
     ended = next((view for view in views if view.outcome), None)
-    newest = f" Newest: {headline(ended)} ({figures.duration(ended.spent.active_s)})." if ended else ""
+    newest = f" Newest: {headline(ended)} ({_time(ended)})." if ended else ""
     lines = [f"{_for_a_person(waiting)}{newest}", ""]
     lines += ["| study | begun | how it stands | time | goal |", "|---|---|---|---:|---|"]
     lines += [_row(view, pages) for view in views]
@@ -154,7 +161,11 @@ def _row(view: StudyView, pages: Mapping[str, str]) -> str:
     begun = f"{view.created_at:%Y-%m-%d %H:%M} UTC"
     goal = plain(view.goal)
     short = goal if len(goal) <= 90 else f"{goal[:89]}…"
-    return f"| {named} | {begun} | {stands} | {figures.duration(view.spent.active_s)} | {markdown(short)} |"
+    return f"| {named} | {begun} | {stands} | {_time(view)} | {markdown(short)} |"
+
+
+def _time(view: StudyView) -> str:
+    return figures.duration(view.spent.active_s or None)
 
 
 def _fitting(lines: Sequence[str]) -> str:

@@ -9,13 +9,16 @@ import json
 VIEW = "nightsmith"
 """Name of the shared view."""
 STUDIES_ONLY = "tags.`nightsmith.kind` = 'study'"
+TOLD = "what happened"
+"""Tag of a study's run; its name is the column's heading. MLflow cuts descriptions in the table at fifty characters."""
 COLUMNS = {
     "attributes.`Run Name`": 250,
     "attributes.`Created`": 120,
-    "attributes.`Description`": 520,
+    f"tags.`{TOLD}`": 560,
+    "tags.`nightsmith.goal`": 320,
     "attributes.`Duration`": 80,
 }
-"""In order, with their width in pixels. The run's name tells study and outcome, the description begins with why."""
+"""In order, with their width in pixels. The run's name tells study and outcome."""
 
 _TRAINING = "workflowType=machine_learning"
 """An unvisited browser opens the pages for chat applications otherwise."""

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from nightsmith.record.workspace import Workspace
 from nightsmith.trainer import overview
-from nightsmith.trainer.projection import MAX_TAG, Dataset, RunView, changed_results, job_views
+from nightsmith.trainer.projection import MAX_TAG, Dataset, RunView, changed_results, job_views, short
 from nightsmith.trainer.study_projection import study_key, study_view
 
 EXPERIMENT = "nightsmith"
@@ -92,15 +92,16 @@ def attach_report(ws: Workspace, study: str, report: Path) -> None:
             client.log_artifact(parent, str(report), artifact_path="report")
 
 
-def describe(ws: Workspace, study: str, *, name: str, note: str) -> None:
-    """Name the study's parent run, and describe it in Markdown. What stands there already is not written again."""
+def describe(ws: Workspace, study: str, *, name: str, told: str, note: str) -> None:
+    """Name the study's parent run, tell it in a line and in Markdown. What stands there is not written again."""
     with ws.lock(LOCK, wait_s=LOCK_WAIT_S):
         client = open_client(ws)
         parent = _parents(client, _experiment(client, ws))[study]
         if parent.info.run_name != name:
             client.update_run(parent.info.run_id, name=name)
-        if parent.data.tags.get(NOTE) != note[:MAX_TAG]:
-            client.set_tag(parent.info.run_id, NOTE, note[:MAX_TAG])
+        for tag, value in short({overview.TOLD: told, NOTE: note}).items():
+            if parent.data.tags.get(tag) != value:
+                client.set_tag(parent.info.run_id, tag, value)
 
 
 def summarise(ws: Workspace, note: str) -> None:

@@ -64,7 +64,11 @@ def test_without_a_claim_the_name_says_what_was_promoted_or_how_much_was_tried(w
     assert headline(ws, improved) == f"{improved} IMPROVED −0.1806 bits per byte"
     assert headline(ws, missed) == f"{missed} NOT MET, 1 trial judged"
     assert headline(ws, blocked) == f"{blocked} BLOCKED"
-    assert headline(ws, waiting) == f"{waiting} paused, 0 trials judged"
+    assert headline(ws, waiting) == f"{waiting} paused"
+    assert morning.told(history.load(ws, blocked)) == "There is no file a.csv. Nothing is claimed."
+    assert morning.told(history.load(ws, waiting)).startswith(
+        f"nightsmith resume {waiting} goes on: the study is paused"
+    )
 
 
 def test_the_description_begins_with_the_outcome_and_leads_to_the_report(ws: Workspace, factory: StudyFactory):

@@ -105,13 +105,14 @@ def test_the_parent_shows_the_outcome_and_the_best_value_by_trial(made):
 def test_name_and_description_are_written_once_and_leave_figures_alone(made):
     tracking.project(made.ws, made.study)
     for _ in range(2):
-        tracking.describe(made.ws, made.study, name=f"{made.study} PROVEN", note="PROVEN: by the bound.")
+        tracking.describe(made.ws, made.study, name=f"{made.study} PROVEN", told="by the bound.", note="PROVEN: by it.")
         tracking.summarise(made.ws, "Nothing waits for you.")
         before = contents(made.ws)
         tracking.project(made.ws, made.study)
         assert contents(made.ws) == before
     assert parent_of(made).info.run_name == f"{made.study} PROVEN"
-    assert parent_of(made).data.tags["mlflow.note.content"] == "PROVEN: by the bound."
+    assert parent_of(made).data.tags["mlflow.note.content"] == "PROVEN: by it."
+    assert parent_of(made).data.tags["what happened"] == "by the bound."
     assert tracking.differences(made.ws, made.study) == []
 
 
