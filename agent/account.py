@@ -168,6 +168,9 @@ def _target_not_reached(view: StudyView) -> str:
         return f"On the sealed split: {told}; the target, {targets_words(view)}, was not reached."
     if not view.spec or all(target.value is None for target in view.spec.targets):
         return "The goal named no threshold."
+    if not view.claims and any(trial.verdict and trial.verdict.meets_target for trial in view.proposed):
+        why = f": {view.reason.rstrip('.')}" if view.reason else ""
+        return f"On the dev split the target, {targets_words(view)}, is met; on the sealed split it is undecided{why}."
     return f"The target, {targets_words(view)}, was not reached."
 
 
