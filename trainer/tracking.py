@@ -157,11 +157,29 @@ def open_client(ws: Workspace) -> Any:
     # in half the time: hence before the client, which makes them.
     with closing(sqlite3.connect(ws.root / DATABASE, timeout=20)) as db:
         db.execute("PRAGMA journal_mode = WAL")
+        _relocate(db, _artifacts(ws))
     from mlflow.tracking import MlflowClient  # 2 s: only the commands that look at MLflow pay for it
 
     for name in ("mlflow", "alembic"):  # after the import, which sets them to INFO
         logging.getLogger(name).setLevel(logging.WARNING)
     return MlflowClient(tracking_uri=ws.tracking_uri)
+
+
+def _artifacts(ws: Workspace) -> str:
+    return (ws.root / "artifacts").as_uri()
+
+
+def _relocate(db: sqlite3.Connection, here: str) -> None:
+    """MLflow keeps absolute places: in a workspace that was moved or copied it would write into the old one."""
+    if db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'experiments'").fetchone() is None:
+        return
+    found = db.execute("SELECT artifact_location FROM experiments WHERE name = ?", (EXPERIMENT,)).fetchone()
+    if found is None or found[0] == here:
+        return
+    with db:
+        db.execute("UPDATE experiments SET artifact_location = ? WHERE name = ?", (here, EXPERIMENT))
+        moved = "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?) WHERE substr(artifact_uri, 1, ?) = ?"
+        db.execute(moved, (here, len(found[0]) + 1, len(found[0]) + 1, f"{found[0]}/"))
 
 
 def find_runs(client: Any, experiment: str, study: str) -> Iterator[Any]:
@@ -196,7 +214,7 @@ def _experiment(client: Any, ws: Workspace) -> str:
     found = client.get_experiment_by_name(EXPERIMENT)
     if found is not None:
         return str(found.experiment_id)
-    return str(client.create_experiment(EXPERIMENT, artifact_location=(ws.root / "artifacts").as_uri()))
+    return str(client.create_experiment(EXPERIMENT, artifact_location=_artifacts(ws)))
 
 
 def _write(client: Any, experiment: str, view: RunView, present: dict[str, Any], links: dict[str, str]) -> str:

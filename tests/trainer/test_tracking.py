@@ -3,9 +3,11 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from judged_study import HYPOTHESIS, JudgedStudy, result, verdict
@@ -127,6 +129,17 @@ def test_the_experiment_says_how_its_page_opens_and_where_each_study_is(made):
     assert found.experiment.startswith(f"#/experiments/{experiment.experiment_id}/runs?")
     assert "viewStateShareKey=nightsmith" in found.experiment
     assert f"/runs/{parent_of(made).info.run_id}/artifacts/report/index.html" in found.reports[made.study]
+
+
+def test_a_copied_workspace_keeps_its_reports_to_itself(made, tmp_path):
+    tracking.project(made.ws, made.study)
+    copy = open_workspace(Path(shutil.copytree(made.ws.root, tmp_path / "copy" / ".nightsmith")))
+    (tmp_path / "index.html").write_text("<html>s1</html>")
+    tracking.attach_report(copy, made.study, tmp_path / "index.html")
+    report = f"artifacts/{parent_of(made).info.run_id}/artifacts/report/index.html"
+    assert (copy.root / report).read_text() == "<html>s1</html>"
+    assert not (made.ws.root / report).exists()
+    assert tracking.differences(copy, made.study) == []
 
 
 def test_the_training_curve_comes_from_the_journal(made):
