@@ -3,11 +3,10 @@
 import json
 import multiprocessing
 import os
-import shutil
 import signal
 import sqlite3
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 from judged_study import HYPOTHESIS, JudgedStudy, result, verdict
@@ -133,7 +132,9 @@ def test_the_experiment_says_how_its_page_opens_and_where_each_study_is(made):
 
 def test_a_copied_workspace_keeps_its_reports_to_itself(made, tmp_path):
     tracking.project(made.ws, made.study)
-    copy = open_workspace(Path(shutil.copytree(made.ws.root, tmp_path / "copy" / ".nightsmith")))
+    # by another process: closing a copied database here would take SQLite's locks from the open one
+    subprocess.run(["cp", "-a", made.ws.root, tmp_path / "copy"], check=True)
+    copy = open_workspace(tmp_path / "copy")
     (tmp_path / "index.html").write_text("<html>s1</html>")
     tracking.attach_report(copy, made.study, tmp_path / "index.html")
     report = f"artifacts/{parent_of(made).info.run_id}/artifacts/report/index.html"
