@@ -75,8 +75,9 @@ class Mention:
         return f"{self.shown} = {self.id}"
 
 
-_WORDS = {word: int(value) for word, value in lexicon.NUMBER_WORDS.items() if word.isalpha() and 2 <= value <= 20}
-_WORDS |= {"zero": 0}
+_WORDS = {"zero": 0} | {
+    word: int(value) for word, value in lexicon.NUMBER_WORDS.items() if word.isalpha() and 2 <= value <= 20
+}
 _ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 _NUMBER_RE = re.compile(
     r"(?:\b([A-Za-z]+)\s)?(?<![\w.])(?<![A-Za-z]-)(?:#|(?i:t|trial|nr\.?|no\.))?\s?"

@@ -11,7 +11,7 @@ from nightsmith.agent import report as reporting
 from nightsmith.agent.materials import manifest_of, sealed_folds
 from nightsmith.agent.services import Services
 from nightsmith.agent.state import State
-from nightsmith.agent.work import measured_trial_s, seconds_left, seconds_to_end, seconds_to_unseal, step_of
+from nightsmith.agent.work import measured_trial_s, seconds_left, seconds_to_end, seconds_to_unseal, step_of, time_for
 from nightsmith.evals import seal
 from nightsmith.evals.types import Outcome
 from nightsmith.record import events, studies
@@ -59,10 +59,20 @@ def _unsealing(ws: Workspace, state: State, reason: str) -> Go:
     left, plan = seconds_left(ws, study), dossier.study_plan(ws, study)
     late = bool(reason) and left is not None and left < seconds_to_unseal(ws, study, plan)
     if best is None or state["winner"] is not None or late:
-        return Command(goto="report", update={"ended": reason})
+        return Command(goto="report", update={"ended": reason or _cut_short(ws, state)})
     if reason:
         events.append(ws, study, "warning", trial=best, data={"reason": f"{reason} Its checkpoint alone is claimed."})
     return Command(goto="unseal", update={"winner": best})
+
+
+def _cut_short(ws: Workspace, state: State) -> str:
+    """That time ran out before the trials did; empty where it did not."""
+    study, plan = state["study"], dossier.study_plan(ws, state["study"])
+    left = seconds_left(ws, study)
+    if left is None or state["next_trial"] > plan.max_trials or time_for(ws, study, plan) > 0:
+        return ""
+    confirmed = "its confirmation" if plan.max_confirmations else "the sealed evaluation"
+    return f"{left:.0f} s were left: too little for one more trial, {confirmed} and the report."
 
 
 async def unseal(state: State, runtime: Runtime[Services]) -> Go:

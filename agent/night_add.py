@@ -131,8 +131,8 @@ def envelope(account: str, spec: GoalSpec, plan: StudyPlan, recurring: Recurrenc
         plan_digest=plan.digest(),
         kinds=(*dict.fromkeys(call.tool for call in plan.stages), "evaluate"),
         methods=tuple(spec.methods),
-        max_trials=plan.max_trials,
-        budget=spec.budget.model_copy(update={"max_trials": plan.max_trials}),
+        max_trials=spec.budget.max_trials,  # where the goal names none, a night has as many as its time holds
+        budget=spec.budget,
         time_limit_s=longest,
     )
 

@@ -131,9 +131,8 @@ class NightRun:
         """A study whose goal is understood already, as it was when a person approved the schedule."""
         study = studies.create(self.ws, schedule.goal)
         dossier.save(self.ws, study, "folder", schedule.folder)
-        approved = schedules.standing(self.ws, schedule, self.now).envelope
         ends_at = row.ends_at and row.ends_at - window.END_MARGIN
-        window.give(self.ws, study, Window(ends_at=ends_at, max_trials=approved.max_trials))
+        window.give(self.ws, study, Window(ends_at=ends_at))
         dossier.save(self.ws, study, "interpretation", {**schedule.interpretation, "num_answers": 0})
         events.append(
             self.ws, study, "study_started", data={"goal": schedule.goal, "schedule": schedule.name}, now=self.now

@@ -108,7 +108,7 @@ def _is_prompt(told: Night) -> bool:
 
 def _cost_told(cost: NightCost) -> str:
     gpu = f", {cost.gpu_hours:.2f} GPU-hours" if cost.gpu_hours else f", {figures.duration(cost.cpu_s)} of CPU time"
-    return f"{figures.duration(cost.active_s)}{gpu}, {figures.count(cost.tokens)} tokens, {cost.trials} trials"
+    return f"{figures.duration(cost.active_s)}{gpu}, {figures.count(cost.tokens)} tokens, {cost.trials} trial{'' if cost.trials == 1 else 's'}"
 
 
 def schedule_lines(ws: Workspace, schedule: ScheduleRow, approval: Approval | None, now: Clock = utc_now) -> str:
@@ -161,7 +161,7 @@ def envelope_told(envelope: Envelope) -> str:
     limits = envelope.budget
     parts = [
         " and ".join(envelope.kinds) + " jobs",
-        f"at most {envelope.max_trials} trials" if envelope.max_trials is not None else "",
+        _trials_told(envelope.max_trials),
         f"{figures.duration(limits.wall_clock_s)} of work" if limits.wall_clock_s else "",
         f"{figures.count(limits.tokens)} tokens" if limits.tokens else "",
         f"{limits.gpu_hours:g} GPU-hours" if limits.gpu_hours is not None else "",
@@ -169,6 +169,12 @@ def envelope_told(envelope: Envelope) -> str:
         f"no job longer than {figures.duration(envelope.time_limit_s)}",
     ]
     return ", ".join(part for part in parts if part)
+
+
+def _trials_told(most: int | None) -> str:
+    if most is None:
+        return "as many trials as its time and budget hold"
+    return f"at most {most} trial{'' if most == 1 else 's'}"
 
 
 def _wrapped(text: str, indent: str = "  ") -> list[str]:

@@ -111,6 +111,7 @@ def torch() -> Callable[[], Iterator[Check]]:
 
 def _torch_checks(child: subprocess.Popen[str]) -> Iterator[Check]:
     mend = "pip install 'torch==2.13.*' (a CPU build is enough), then `nightsmith doctor` again."
+    errors = ""
     try:
         output, errors = child.communicate(timeout=TORCH_WAIT_S)
         said = json.loads(output)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from enum import StrEnum
+from typing import Any
 
 from nightsmith.agent import dossier
 from nightsmith.record import budget
@@ -52,8 +53,8 @@ def standing(ws: Workspace, study: str, outcome: str | None) -> Standing:
         return Standing.ENDED
     if is_driven(ws, study):
         return Standing.RUNNING
-    understood = dossier.load(ws, study, "interpretation") or {}
-    answers = dossier.load(ws, study, "answers") or []
+    understood: Any = dossier.load(ws, study, "interpretation") or {}
+    answers: Any = dossier.load(ws, study, "answers") or []
     if understood.get("status") == "needs_answers" and understood.get("num_answers", 0) >= len(answers):
         return Standing.ANSWER
     planned = dossier.load(ws, study, "plan") is not None

@@ -59,8 +59,8 @@ async def check_world(state: State, runtime: Runtime[Services]) -> Go:
     edits = state.get("edits") or {}
     try:
         spec = _edited(ws, study, edits) if edits else dossier.goal_spec(ws, study)
-        night = window.of(ws, study)
-        plan = night.held(await asyncio.to_thread(preflight, night.narrowed(spec), ws, runtime.context.cwd))
+        narrowed = window.of(ws, study).narrowed(spec)
+        plan = await asyncio.to_thread(preflight, narrowed, ws, runtime.context.cwd)
     except NightsmithError as refusal:
         if not edits:
             return _blocked(ws, study, str(refusal))

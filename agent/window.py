@@ -2,11 +2,10 @@
 
 from datetime import datetime, timedelta
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime
 
 from nightsmith.agent import dossier
 from nightsmith.agent.goal import GoalSpec
-from nightsmith.agent.plan import StudyPlan
 from nightsmith.record.clock import Clock, utc_now
 from nightsmith.record.digest import Contract
 from nightsmith.record.workspace import Workspace
@@ -17,12 +16,10 @@ _PAPER = "window"
 
 
 class Window(Contract):
-    """Bounds of one occurrence, beside the goal's own budget. Null: none."""
+    """The time of one occurrence, beside the goal's own budget."""
 
     ends_at: AwareDatetime | None = None
-    """The study has ended by then, UTC."""
-    max_trials: int | None = Field(default=None, ge=0)
-    """Most trials that were approved for an occurrence."""
+    """The study has ended by then, UTC; null: no such end."""
 
     def narrowed(self, spec: GoalSpec, now: Clock = utc_now) -> GoalSpec:
         """The goal with no more time than is left of the window, to plan with."""
@@ -31,12 +28,6 @@ class Window(Contract):
         left = max(1.0, (self.ends_at - now()).total_seconds())
         wall = min(left, spec.budget.wall_clock_s or left)
         return spec.model_copy(update={"budget": spec.budget.model_copy(update={"wall_clock_s": wall})})
-
-    def held(self, plan: StudyPlan) -> StudyPlan:
-        """The plan with no more trials than were approved: on a faster night more would fit."""
-        if self.max_trials is None or plan.max_trials <= self.max_trials:
-            return plan
-        return plan.model_copy(update={"max_trials": self.max_trials})
 
     def deadline(self, now: Clock = utc_now) -> datetime | None:
         """When the account is closed. A person who approves after the window is not bound by it."""

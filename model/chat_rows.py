@@ -85,8 +85,10 @@ class ChatFormat:
         """Find out how answers end. Raises NightsmithError where the tokenizer has no token that could end one."""
         self._tokenizer = tokenizer
         self._templated = bool(getattr(tokenizer, "chat_template", None))
-        self.stop_id = _stop_id(tokenizer, self._templated)
+        lead, tail = _around_probe(tokenizer) if self._templated else ("", "")
+        self.stop_id = _stop_id(tokenizer, tail)
         """The token that ends an answer."""
+        self._lead_id = next(iter(reversed(_special_ids(tokenizer, lead))), None)
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
@@ -111,6 +113,12 @@ class ChatFormat:
             TokenRow(row.ids, tuple(trained and i >= row.answer_start for i, trained in enumerate(row.trained)))
             for row in rows
         ]
+
+    def answer_text(self, ids: Sequence[int]) -> str:
+        """A generated answer's text, without what the template puts before contents (a channel, an empty thought)."""
+        if self._lead_id is not None and self._lead_id in ids:
+            ids = ids[len(ids) - list(reversed(ids)).index(self._lead_id) :]
+        return self._tokenizer.decode(ids, skip_special_tokens=True).strip()
 
     def _rows(self, messages: Sequence[Message]) -> list[list[Segment]]:
         if not self._templated:
@@ -153,7 +161,7 @@ class ChatFormat:
         return _apply(self._tokenizer, messages, add_generation_prompt=add_generation_prompt)
 
     def _join(self, pieces: Sequence[tuple[Segment, Sequence[int]]]) -> TokenRow:
-        ids: list[int] = [] if self._templated else _leading_bos(self._tokenizer)
+        ids: list[int] = [] if self._templated else leading_bos(self._tokenizer)
         trained = [False] * len(ids)
         for segment, tokens in pieces:
             ended = [*tokens, self.stop_id] if segment.ends else list(tokens)
@@ -167,26 +175,30 @@ def stop_ids(tokenizer: Any) -> tuple[int, ...]:
     return ChatFormat(tokenizer).stop_ids
 
 
-def _stop_id(tokenizer: Any, templated: bool) -> int:
-    eos = tokenizer.eos_token_id
-    if templated:
-        tail = _after_probe(tokenizer)
-        special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
-        ends = [i for i in tokenizer(tail, add_special_tokens=False)["input_ids"] if i in special]
-        if ends:
-            return int(ends[0])
-    if eos is None:
+def _stop_id(tokenizer: Any, tail: str) -> int:
+    """The first special token after an answer in a template's rendering, else EOS."""
+    ends = _special_ids(tokenizer, tail)
+    if ends:
+        return ends[0]
+    if tokenizer.eos_token_id is None:
         raise NightsmithError(
             "The tokenizer has no end-of-sequence token, so that no answer could end. Name one of its tokens as "
             "`eos_token` in the model's tokenizer_config.json."
         )
-    return int(eos)
+    return int(tokenizer.eos_token_id)
 
 
-def _after_probe(tokenizer: Any) -> str:
-    """What a template writes after an answer."""
+def _special_ids(tokenizer: Any, text: str) -> list[int]:
+    special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
+    return [int(i) for i in tokenizer(text, add_special_tokens=False)["input_ids"] if i in special] if text else []
+
+
+def _around_probe(tokenizer: Any) -> tuple[str, str]:
+    """What a template writes between the prompt and an answer's content, and after it."""
     messages: list[Message] = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _PROBE}]
-    return _apply(tokenizer, messages, add_generation_prompt=False).rpartition(_PROBE)[2]
+    prompt = _apply(tokenizer, messages[:1], add_generation_prompt=True)
+    lead, _, tail = _apply(tokenizer, messages, add_generation_prompt=False).rpartition(_PROBE)
+    return lead.removeprefix(prompt) if lead.startswith(prompt) else "", tail
 
 
 def _apply(tokenizer: Any, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
@@ -202,7 +214,7 @@ def _apply(tokenizer: Any, messages: Sequence[Message], *, add_generation_prompt
         ) from error
 
 
-def _leading_bos(tokenizer: Any) -> list[int]:
+def leading_bos(tokenizer: Any) -> list[int]:
     """BOS where the tokenizer itself begins texts with it."""
     ids = tokenizer("")["input_ids"]
     return [int(ids[0])] if ids and ids[0] == tokenizer.bos_token_id else []

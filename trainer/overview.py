@@ -22,7 +22,7 @@ COLUMNS = {
 
 _TRAINING = "workflowType=machine_learning"
 """An unvisited browser opens the pages for chat applications otherwise."""
-_SEARCH = {
+_SEARCH: dict[str, Any] = {
     "searchFilter": STUDIES_ONLY,
     "orderByKey": "attributes.start_time",
     "orderByAsc": False,

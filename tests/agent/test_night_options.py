@@ -159,7 +159,10 @@ def test_what_is_approved_is_the_goal_its_jobs_its_trials_and_its_time() -> None
     standing = night_add.envelope("schedule-1", spec, PLAN, recurring)
     assert standing.spec_digest == spec.digest()
     assert standing.kinds == ("pretrain", "evaluate")
-    assert (standing.max_trials, standing.time_limit_s) == (PLAN.max_trials, 9 * 3600)
+    assert (standing.max_trials, standing.time_limit_s) == (5, 9 * 3600)
+    open_ended = night_add.envelope("schedule-1", goal(budget=Budget()), PLAN, recurring)
+    assert open_ended.max_trials is None
+    assert "as many trials as its time and budget hold" in night_view.envelope_told(open_ended)
     told = night_view.card(
         recurring, standing, folder=Path("/f"), valid_days=90, now=lambda: datetime(2026, 3, 27, 22, tzinfo=UTC)
     )

@@ -71,7 +71,6 @@ def test_a_late_start_inside_the_window_ends_with_the_window(nights: Nights) -> 
     assert nights.wall(nights.rows(row)[0].ends_at, row) == "Tue 07:00"
     given = window.of(nights.ws, "s1")
     assert nights.wall(given.ends_at, row) == "Tue 06:59"  # the margin for the report
-    assert given.max_trials == PLAN.max_trials
 
 
 def test_without_catching_up_a_night_is_run_inside_its_window_or_not_at_all(nights: Nights) -> None:
@@ -251,11 +250,10 @@ def test_exit_statuses_of_several_schedules_are_told_by_the_gravest(nights: Nigh
 
 def test_the_window_narrows_what_is_planned_and_closes_the_account() -> None:
     now, end = paris(23), paris(24, "07:00")
-    given = Window(ends_at=end, max_trials=2)
+    given = Window(ends_at=end)
     assert given.narrowed(SPEC, lambda: now).budget.wall_clock_s == 9 * 3600
     short = SPEC.model_copy(update={"budget": Budget(wall_clock_s=60)})
     assert given.narrowed(short, lambda: now).budget.wall_clock_s == 60
-    assert given.held(PLAN).max_trials == 2
     assert given.deadline(lambda: now) == end
     assert given.deadline(lambda: end + timedelta(hours=2)) is None  # a person who approves later is not bound by it
     with workspace_in_memory() as ws:

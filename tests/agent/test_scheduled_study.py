@@ -1,10 +1,7 @@
 """Nights end to end through the real command line, with real studies; only the planner is a double."""
 
 import json
-import os
-import signal
 import sqlite3
-import time
 from datetime import UTC, datetime, timedelta
 
 import pytest

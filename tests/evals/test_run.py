@@ -45,7 +45,7 @@ def suite(folder: Path, **settings: int) -> SuiteSpec:
 
 @given(st.binary(min_size=1, max_size=200), st.integers(1, 50))
 def test_every_byte_is_predicted_exactly_once_from_the_token_before_it(content: bytes, seq_len: int) -> None:
-    windows = list(cut(content, seq_len))
+    windows = list(cut([BOS, *content], seq_len))
     assert [token for window in windows for token in window[1:]] == list(content)
     assert windows[0][0] == BOS
     assert all(later[0] == earlier[-1] for earlier, later in pairwise(windows))
