@@ -108,7 +108,8 @@ def _is_prompt(told: Night) -> bool:
 
 def _cost_told(cost: NightCost) -> str:
     gpu = f", {cost.gpu_hours:.2f} GPU-hours" if cost.gpu_hours else f", {figures.duration(cost.cpu_s)} of CPU time"
-    return f"{figures.duration(cost.active_s)}{gpu}, {figures.count(cost.tokens)} tokens, {cost.trials} trial{'' if cost.trials == 1 else 's'}"
+    trials = f"{cost.trials} trial{'' if cost.trials == 1 else 's'}"
+    return f"{figures.duration(cost.active_s)}{gpu}, {figures.count(cost.tokens)} tokens, {trials}"
 
 
 def schedule_lines(ws: Workspace, schedule: ScheduleRow, approval: Approval | None, now: Clock = utc_now) -> str:

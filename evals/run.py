@@ -88,7 +88,7 @@ def _items(model: Any, tokenizer: Any, suite: SuiteSpec, on_batch: OnBatch | Non
 
 
 def summarise(items: Items) -> dict[str, float]:
-    """Metrics over all items: sums of likelihood by sums of bytes or tokens, so long items weigh more; means of answers."""
+    """Metrics over all items: sums of likelihood by sums of bytes or tokens (long items weigh more); means of answers."""
     nll, num_tokens, num_bytes = (
         math.fsum(column.tolist()) for column in (items.nll_nats, items.num_tokens, items.num_bytes)
     )
@@ -168,7 +168,7 @@ def _nll(
 
 
 def cut(tokens: list[int], seq_len: int) -> Iterator[list[int]]:
-    """Windows of at most seq_len + 1 tokens: each token but a window's first is predicted, each but the very first once."""
+    """Windows of at most seq_len + 1 tokens: each but the very first token is predicted, once."""
     for start in range(0, len(tokens) - 1, seq_len):
         yield tokens[start : start + seq_len + 1]
 

@@ -5,6 +5,7 @@ sources of MLflow 3.17's pages and looked at in a browser; a version that does n
 """
 
 import json
+from typing import Any
 
 VIEW = "nightsmith"
 """Name of the shared view."""
