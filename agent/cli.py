@@ -71,6 +71,32 @@ def resume(
 
 
 @app.command()
+def chat(workspace: Workspace_ = None) -> None:
+    """The console: goals, plans, approvals, running jobs and questions in one place. Offers what is unfinished."""
+    from nightsmith.agent import chat
+
+    raise typer.Exit(chat.chat(workspace))
+
+
+@app.command()
+def tell(study: Study, text: Annotated[str, typer.Argument(help="What to try next, or to leave alone.")],
+         workspace: Workspace_ = None) -> None:  # fmt: skip
+    """Steer a study by a sentence, inside its approved plan; whoever drives it hears it."""
+    from nightsmith.agent import chat
+
+    raise typer.Exit(chat.tell(study, text, workspace))
+
+
+@app.command()
+def ask(study: Study, question: Annotated[str, typer.Argument(help='Such as "why was trial 2 rejected?".')],
+        workspace: Workspace_ = None) -> None:  # fmt: skip
+    """Answer a question about a study from its result files."""
+    from nightsmith.agent import chat
+
+    raise typer.Exit(chat.ask(study, question, workspace))
+
+
+@app.command()
 def stop(study: Study, workspace: Workspace_ = None) -> None:
     """End a study in order: its jobs stop, what there is gets judged and reported."""
     from nightsmith.agent import session
