@@ -208,12 +208,13 @@ def _check_data(spec: GoalSpec) -> None:
 
 def _check_wishes(spec: GoalSpec) -> None:
     """Refuse what would otherwise be left out without a word."""
+    if spec.schedule is not None:
+        raise Blocked('The goal recurs: schedule it with `nightsmith night add "GOAL"`, or leave the times out.')
     scratch = begins_at_random(spec)
     asked = {
         "4-bit adapters (QLoRA)": spec.adaptation == "qlora",
         "LoRA on random weights": spec.adaptation == "lora" and scratch and len(spec.methods) == 1,
         "another shape of a model that exists": spec.architecture is not None and not scratch,
-        "a schedule": spec.schedule is not None,
         "an output": spec.output is not None,
         "several machines": bool(spec.nodes and spec.nodes > 1),
         "a budget in money": spec.budget.cost is not None,
