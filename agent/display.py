@@ -1,6 +1,9 @@
 """What the reading commands do: `studies`, `show`, `report`. Apart from `session`, whose graph takes long to load."""
 
+import gc
 import json
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 from nightsmith.agent import history, render
@@ -29,5 +32,18 @@ def report(study: str, path: Path | None) -> int:
     """Write the report again from the truth."""
     ws = opened(path)
     studies.get(ws, study)
-    print(reporting.write(ws, study))
+    with _uncollected():
+        print(reporting.write(ws, study))
     return 0
+
+
+@contextmanager
+def _uncollected() -> Generator[None]:
+    """One large model is made and nothing of it becomes garbage: the collector would only walk it again and again."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

@@ -39,7 +39,7 @@ from nightsmith.evals.types import Claim, Decision, EvaluateSpec, MetricName, Ta
 from nightsmith.record import budget, events, studies
 from nightsmith.record.digest import Contract, canonical_json, sha256
 from nightsmith.record.errors import BudgetSpent, NightsmithError
-from nightsmith.record.events import Event
+from nightsmith.record.events import Event, EventKind
 from nightsmith.record.workspace import Workspace
 from nightsmith.tools.data.manifest import Manifest, SourceRecord, read_manifest
 from nightsmith.trainer import jobrows, runfolder
@@ -61,6 +61,8 @@ _PHASES: Mapping[str, str] = {
     "outcome": "Seal and judge",
 }
 """The event that ends a stretch -> what the stretch was spent on."""
+_OF_JOBS: tuple[EventKind, ...] = ("job_started", "job_progress", "job_finished")
+"""Most events of a long study; what they tell stands in the result files."""
 _PACKAGES = ("nightsmith", "torch", "transformers", "duckdb", "numpy")
 
 
@@ -71,7 +73,7 @@ def load(ws: Workspace, study: str, *, jobs: bool = True) -> StudyView:
     """
     row = studies.get(ws, study)
     detail = _object(row.detail)
-    rows, stream = jobrows.rows(ws, study) if jobs else [], events.read(ws, study=study)
+    rows, stream = jobrows.rows(ws, study) if jobs else [], events.read(ws, study=study, without=_OF_JOBS)
     ran = [_job(ws, job) for job in rows]
     winner_key = _winner_key(detail, ran)
     spec = _read(GoalSpec, row.spec)

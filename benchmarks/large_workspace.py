@@ -114,9 +114,8 @@ def main() -> int:
         study = make(args.trials, place) if not place.exists() else (place / "large").read_text()
         (place / "large").write_text(study)
         slow = False
-        print(
-            f"{args.trials} trials; load {os.getloadavg()[0]:.1f}; whole commands, {args.repeat} repetitions; bar {BAR_S:.0f} s"
-        )
+        load = os.getloadavg()[0]
+        print(f"{args.trials} trials; load {load:.1f}; whole commands, {args.repeat} times; bar {BAR_S:.0f} s")
         for command in (["studies"], ["show", study], ["show", study, "--json"], ["report", study]):
             seconds, cpu_s = measure(command, place, args.repeat)
             middle = statistics.median(seconds)

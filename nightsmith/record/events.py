@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import AwareDatetime, Field, JsonValue
@@ -91,11 +92,19 @@ def insert(
     return event.model_copy(update={"seq": cursor.lastrowid})
 
 
-def read(ws: "Workspace", *, study: str | None = None, after: int = 0, limit: int | None = None) -> list[Event]:
-    """Events with `seq` above `after`, oldest first, of one study or of all; at most `limit`."""
+def read(
+    ws: "Workspace",
+    *,
+    study: str | None = None,
+    after: int = 0,
+    limit: int | None = None,
+    without: Sequence[EventKind] = (),
+) -> list[Event]:
+    """Events with `seq` above `after`, oldest first, of one study or of all, but some kinds; at most `limit`."""
     with ws.read() as db:
         rows = db.execute(
-            "SELECT * FROM events WHERE seq > ? AND (? IS NULL OR study = ?) ORDER BY seq LIMIT ?",
-            (after, study, study, -1 if limit is None else limit),
+            "SELECT * FROM events WHERE seq > ? AND (? IS NULL OR study = ?) AND kind NOT IN "
+            "(SELECT value FROM json_each(?)) ORDER BY seq LIMIT ?",
+            (after, study, study, json.dumps(without), -1 if limit is None else limit),
         ).fetchall()
     return [Event.model_validate({**row, "data": json.loads(row["data"])}) for row in rows]
