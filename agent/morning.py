@@ -140,7 +140,7 @@ def summary(rows: Sequence[StudySummary], views: Sequence[StudyView], pages: Map
     ended = next((view for view in views if view.outcome), None)
     newest = f" Newest: {headline(ended)} ({_time(ended)})." if ended else ""
     lines = [f"{_for_a_person(waiting)}{newest}", ""]
-    lines += ["| study | begun | how it stands | time | goal |", "|---|---|---|---:|---|"]
+    lines += ["| | begun (UTC) | how it stands | time | goal |", "|---|---|---|---:|---|"]
     lines += [_row(view, pages) for view in views]
     return _fitting(lines)
 
@@ -158,10 +158,15 @@ def _row(view: StudyView, pages: Mapping[str, str]) -> str:
     stands = markdown(headline(view).removeprefix(view.id).strip())
     command = how_on(view.id, view.standing)
     stands += f": `{command}`" if command else ""
-    begun = f"{view.created_at:%Y-%m-%d %H:%M} UTC"
+    begun = f"{view.created_at:%m-%d %H:%M}"
     goal = plain(view.goal)
-    short = goal if len(goal) <= 90 else f"{goal[:89]}…"
-    return f"| {named} | {begun} | {stands} | {_time(view)} | {markdown(short)} |"
+    short = goal if len(goal) <= 60 else f"{goal[:59]}…"
+    return f"| {named} | {_unbroken(begun)} | {stands} | {_unbroken(_time(view))} | {markdown(short)} |"
+
+
+def _unbroken(text: str) -> str:
+    """MLflow's tables break at every blank."""
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _time(view: StudyView) -> str:
