@@ -109,7 +109,11 @@ def test_a_long_summary_fits_into_a_tag(ws: Workspace, factory: StudyFactory):
     for _ in range(30):
         factory.created("Goal " * 100)
     rows = history.summaries(ws)
-    told = morning.summary(rows, [history.load(ws, row.id, jobs=False) for row in rows], {})
+    told = morning.summary(
+        rows,
+        [history.load(ws, row.id, jobs=False) for row in rows],
+        {row.id: f"#/experiments/1/runs/{row.id:f>150}" for row in rows},
+    )
     assert len(told) <= 5000
     assert told.startswith("30 wait for you: s30 is paused, s29 is paused, s28 is paused and 27 more.")
     assert "nightsmith studies" in told.splitlines()[-1]
