@@ -8,6 +8,8 @@ from nightsmith.agent import figures
 
 _WHISKERS_UP_TO = 150
 """Trials beyond which single intervals are only clutter."""
+_LOUD = "PROMOTED"
+"""The decision whose points are never drawn small."""
 _OUTLIER_SPANS = 2.5
 """A point further than this many spans of the essential figures is drawn at the edge instead of squashing the rest."""
 
@@ -72,7 +74,9 @@ def best_so_far(curve: Curve, *, width: int = 760, height: int = 340, label: str
     """The picture as an `<svg>` element. Without any finite figure: a sentence in its place, inside the same frame."""
     curve = _finite(curve)
     frame = _frame(curve, width, height)
-    body = [*_axes(frame), *_levels(curve, frame), *_step_line(curve, frame), *_marks(curve, frame)]
+    line, marks, labels = _step_line(curve, frame), _marks(curve, frame), _level_labels(curve, frame)
+    drawn = [*marks, *line] if _is_crowded(curve) else [*line, *marks]
+    body = [*_axes(frame), *_levels(curve, frame), *drawn, *labels]
     if not curve.points and not curve.baseline:
         body = [_text(width / 2, height / 2, "No trial has been evaluated yet", "axis", "middle")]
     return (
@@ -170,19 +174,31 @@ def _trial_ticks(frame: Frame) -> list[int]:
     return list(range(0, last + 1, step))
 
 
+def is_barred(curve: Curve) -> bool:
+    """Whether single intervals are drawn."""
+    return not _is_crowded(curve)
+
+
+def _is_crowded(curve: Curve) -> bool:
+    return len(curve.points) > _WHISKERS_UP_TO
+
+
 def _levels(curve: Curve, frame: Frame) -> list[str]:
-    """Horizontal lines: the baseline's mean and the target, each labelled on the side where there is room."""
+    """Horizontal lines: the baseline's mean and the target."""
     right = frame.width - frame.right
-    body: list[str] = []
-    if curve.baseline:
-        level = frame.y(sum(curve.baseline) / len(curve.baseline))
-        body += [_line(frame.left, level, right, level, "baseline")]
-        body += [_text(right, level - 6, "baseline", "level", "end")]
-    if curve.target is not None:
-        level = frame.y(curve.target)
-        body += [_line(frame.left, level, right, level, "target")]
-        body += [_text(right, level - 6, curve.target_label, "level target-label", "end")]
-    return body
+    return [_line(frame.left, frame.y(at), right, frame.y(at), name) for name, at, _ in _named_levels(curve)]
+
+
+def _level_labels(curve: Curve, frame: Frame) -> list[str]:
+    """Their names, over everything else: a long study's points would hide them."""
+    right = frame.width - frame.right
+    styles = {"baseline": "level", "target": "level target-label"}
+    return [_text(right, frame.y(at) - 6, told, styles[name], "end") for name, at, told in _named_levels(curve)]
+
+
+def _named_levels(curve: Curve) -> list[tuple[str, float, str]]:
+    found = [("baseline", sum(curve.baseline) / len(curve.baseline), "baseline")] if curve.baseline else []
+    return [*found, *([("target", curve.target, curve.target_label)] if curve.target is not None else [])]
 
 
 def _step_line(curve: Curve, frame: Frame) -> list[str]:
@@ -198,14 +214,16 @@ def _step_line(curve: Curve, frame: Frame) -> list[str]:
 
 
 def _marks(curve: Curve, frame: Frame) -> list[str]:
-    many = len(curve.points) > _WHISKERS_UP_TO
+    many = _is_crowded(curve)
     body = [
         f'<circle cx="{_n(frame.x(0))}" cy="{_n(frame.y(value))}" r="3" class="seed"><title>baseline seed: '
         f"{figures.value(curve.metric, value)}</title></circle>"
         for value in curve.baseline
     ]
-    for point in curve.points:
-        body += _mark(curve.metric, point, frame, radius=2.5 if many else 4.5, whisker=not many)
+    small = frame.width / 400 if many else 4.5
+    for point in sorted(curve.points, key=lambda point: point.decision == _LOUD):  # over the others
+        radius = 4.5 if point.decision == _LOUD else small
+        body += _mark(curve.metric, point, frame, radius=radius, whisker=not many)
     return body
 
 

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from markupsafe import escape as markup_escape
 
 from nightsmith.agent import account, escape, figures, history, side_words
-from nightsmith.agent.curve import Curve, Point, best_so_far, interval
+from nightsmith.agent.curve import Curve, Point, best_so_far, interval, is_barred
 from nightsmith.agent.side_by_side import with_sides
 from nightsmith.agent.telling import rest, telling
 from nightsmith.agent.view import StudyView, TrialView
@@ -77,6 +77,7 @@ def _context(view: StudyView) -> dict[str, object]:
         "guardrails": [figures.target_words(guardrail) for guardrail in (view.spec.guardrails if view.spec else ())],
         "confirmed": [trial for trial in view.proposed if trial.confirm],
         "drawn": bool(curve.points or curve.baseline),
+        "barred": is_barred(curve),
         "curve": Markup(best_so_far(curve, label=label)),
         "curve_narrow": Markup(best_so_far(curve, width=360, height=270, label=label)),
         "interval": partial(_interval, view, _reach(view)),
