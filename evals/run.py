@@ -88,7 +88,7 @@ def _items(model: Any, tokenizer: Any, suite: SuiteSpec, on_batch: OnBatch | Non
 
 
 def summarise(items: Items) -> dict[str, float]:
-    """Metrics over all items: sums of likelihood by sums of bytes or tokens, so long ones weigh more; answers: means."""
+    """Metrics over all items: likelihood by bytes or tokens, so long ones weigh more; answers by means."""
     nll, num_tokens, num_bytes = (
         math.fsum(column.tolist()) for column in (items.nll_nats, items.num_tokens, items.num_bytes)
     )
