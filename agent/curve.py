@@ -8,6 +8,7 @@ from nightsmith.agent import figures
 
 _WHISKERS_UP_TO = 150
 """Trials beyond which single intervals are only clutter."""
+_RADIUS = 4.5
 _LOUD = "PROMOTED"
 """The decision whose points are never drawn small."""
 _OUTLIER_SPANS = 2.5
@@ -220,16 +221,17 @@ def _marks(curve: Curve, frame: Frame) -> list[str]:
         f"{figures.value(curve.metric, value)}</title></circle>"
         for value in curve.baseline
     ]
-    small = frame.width / 400 if many else 4.5
+    small = max(1.3, frame.width / 400) if many else _RADIUS
     for point in sorted(curve.points, key=lambda point: point.decision == _LOUD):  # over the others
-        radius = 4.5 if point.decision == _LOUD else small
+        radius = _RADIUS if point.decision == _LOUD else small
         body += _mark(curve.metric, point, frame, radius=radius, whisker=not many)
     return body
 
 
 def _mark(metric: str, point: Point, frame: Frame, *, radius: float, whisker: bool) -> list[str]:
     x, y, title = frame.x(point.trial), frame.y(point.value), _title(metric, point)
-    style = f'class="dot {_attribute(point.decision.lower())}"'
+    size = " small" if radius < _RADIUS else ""
+    style = f'class="dot {_attribute(point.decision.lower())}{size}"'
     if not frame.holds(point.value):
         above = point.value > frame.values[1]
         tip, base = (y - 9, y + 1) if above else (y + 9, y - 1)

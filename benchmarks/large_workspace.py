@@ -49,7 +49,7 @@ def make(num_trials: int, place: Path) -> str:
 
 def _study(factory: StudyFactory, num_trials: int) -> str:
     """One study that ran to its end without reaching its target, its best trials confirmed."""
-    study = factory.planned(f"{GOAL[:-9]}{num_trials} trials.", (TARGET,), max_trials=num_trials)
+    study = factory.planned(f"{GOAL} {num_trials} trials.", (TARGET,), max_trials=num_trials)
     factory.baseline(study)
     rng, best = random.Random(num_trials), {1: 0.0}
     for number in range(1, num_trials + 1):
@@ -60,9 +60,7 @@ def _study(factory: StudyFactory, num_trials: int) -> str:
         _leave_traces(factory, study, number, key)
     for number in sorted(best, key=lambda trial: best[trial])[:3]:
         factory.confirmed(study, number, best[number])
-    factory.ended(
-        study, "IMPROVED", reason="A recipe was promoted; the target was not reached.", claims=[], winner=None
-    )
+    factory.ended(study, "IMPROVED", reason="No sealed fold is left.", claims=[], winner=None)
     return study
 
 
