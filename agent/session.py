@@ -142,9 +142,9 @@ def _batch_lines(batch: Path) -> list[dict[str, str]]:
 def _planned(reading: Interpretation, path: Path | None, *, check: bool) -> tuple[dict[str, Any], StudyPlan | None]:
     """The answer of `plan --json`: the reading, and for a ready goal the calls and the estimate; and its plan."""
     answer: dict[str, Any] = {**reading.as_json(), "plan": None, "estimate": None}
-    spec = reading.spec
-    if reading.status != "ready" or spec is None:
+    if reading.status != "ready" or reading.spec is None:
         return answer, None
+    spec = reading.spec.model_copy(update={"schedule": None})  # of a goal that recurs, the plan is of one occurrence
     try:
         if check:
             drawn = preflight(spec, opened(path), Path.cwd())
