@@ -86,6 +86,8 @@ class _Expansion:
             )
         if node.whole and not _whole(candidate.value):
             raise WireError(f"{pointer}: {candidate.line!r} is not a whole number.")
+        if candidate.unit in node.never:
+            raise WireError(f"{pointer}: {candidate.line!r} counts {candidate.unit}; where no value is named, ask.")
         self._note(candidate, pointer)
         return _spec_value(candidate, whole=node.whole)
 

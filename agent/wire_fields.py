@@ -30,6 +30,8 @@ class Pick:
     """Units that fit best, where several literals have the same value."""
     names: tuple[str, ...] = ()
     """Canonical names allowed in the literal's place."""
+    never: tuple[str, ...] = ()
+    """Units that a literal here cannot have."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ TARGET = Record(
     (
         Field("m", "metric", Choice(get_args(MetricName)), required=True),
         Field("op", "op", Choice(get_args(Operator)), required=True),
-        Field("v", "value", Pick(("number", "duration"), units=("share", "tokens", "token", "x"))),
+        Field("v", "value", Pick(("number", "duration"), units=("share", "tokens", "token", "x"), never=TRIAL_UNITS)),
         Field("to", "relative_to", Pick(("text",), names=("baseline",))),
         Field("by", "relation", Choice(("difference", "ratio")), default="difference"),
         Field("name", "name", TEXT),

@@ -16,7 +16,7 @@ _Literals = Callable[[wf.Pick], Schema | None]
 def fits(node: wf.Pick, candidate: Candidate) -> bool:
     """Whether a literal's kind (and wholeness) suits a place."""
     whole = isinstance(candidate.value, (int, float)) and float(candidate.value).is_integer()
-    return candidate.kind in node.kinds and (whole or not node.whole)
+    return candidate.kind in node.kinds and (whole or not node.whole) and candidate.unit not in node.never
 
 
 def narrowed(candidates: tuple[Candidate, ...]) -> Schema:
