@@ -31,7 +31,10 @@ demo-sft: install ## Fine-tune SmolLM2 with LoRA until held-out answers are righ
 	$(BIN)/nightsmith run "$(GOAL_SFT)" --yes
 
 test: install ## The default tests: at most 6 minutes on 2 cores
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not browser and not tmux"
+
+test-surfaces: install ## Tests in a real browser (needs Chromium)
+	$(BIN)/python -m pytest -m "browser or tmux"
 
 test-slow: install ## The longer tests as well
 	$(BIN)/python -m pytest

@@ -27,6 +27,8 @@ _OPERATORS: Mapping[str, str] = {
     "min": "as low as possible",
 }
 MINUS = "\N{MINUS SIGN}"
+UNCHANGED = "the recipe as it is"
+"""What a trial without a change runs: the plan's recipe for the first time, or a recipe with another seed."""
 
 
 def metric_label(metric: str) -> str:
@@ -101,7 +103,7 @@ def setting(figure: float | int | str) -> str:
 
 def change(settings: Mapping[str, float | int | str]) -> str:
     """`learning_rate = 0.003, schedule = wsd`."""
-    return ", ".join(f"{name} = {setting(figure)}" for name, figure in settings.items()) or "nothing"
+    return ", ".join(f"{name} = {setting(figure)}" for name, figure in settings.items()) or UNCHANGED
 
 
 def against(target: Target, figure: float) -> str:

@@ -45,11 +45,10 @@ def _trained(view: StudyView) -> tuple[JobView, ...]:
 
 def _audited(job: JobView) -> str:
     rows, long = job.metrics[TRAINED_ROWS], job.metrics.get(TOO_LONG, 0.0)
-    left_out = f"; {figures.count(long)} more were too long and left out" if long else "; none was too long"
-    tokens = job.metrics.get(TRAINED_TOKENS)
-    trained = f", {figures.count(tokens)} tokens of answers" if tokens is not None else ""
-    stage = "an earlier stage" if job.role == "stage" else "trained"
+    left_out = f"{figures.count(long)} more were too long and left out" if long else "none was too long"
+    tokens = figures.count(job.metrics.get(TRAINED_TOKENS))
+    stage = ", an earlier stage" if job.role == "stage" else ""
     return (
-        f"Job {job.key} ({stage}): {figures.count(rows)} rows{trained}{left_out}. Every row has a trained token, and "
-        "the stop token of every answer is trained."
+        f"Rows of job {job.key}{stage}: {figures.count(rows)}, with {tokens} trained tokens; {left_out}. Every row has a "
+        f"trained token, and the stop token of every answer is trained. It read {figures.count(job.num_tokens)} tokens."
     )
