@@ -49,6 +49,7 @@ def _audited(job: JobView) -> str:
     tokens = figures.count(job.metrics.get(TRAINED_TOKENS))
     stage = ", an earlier stage" if job.role == "stage" else ""
     return (
-        f"Rows of job {job.key}{stage}: {figures.count(rows)}, with {tokens} trained tokens; {left_out}. Every row has a "
-        f"trained token, and the stop token of every answer is trained. It read {figures.count(job.num_tokens)} tokens."
+        f"Rows of job {job.key}{stage}: {figures.count(rows)}, with {tokens} trained tokens; {left_out}. Every row "
+        "has a trained token, and the stop token of every answer is trained. "
+        f"It read {figures.count(job.num_tokens)} tokens."
     )
