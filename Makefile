@@ -3,6 +3,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+# A file's tests stay together, for what they share; in their own order, so that the longest do not come last.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 GOAL ?= Pre-train a small mixture-of-experts language model from scratch on the Python standard library's source code \
   and get validation bits per byte at least 0.15 below the baseline; at most 4 trials and 9 minutes.
 
@@ -13,7 +15,7 @@ GOAL_SFT ?= Fine-tune SmolLM2-135M-Instruct with LoRA on reasoning-gym:word_sequ
 .PHONY: help install demo demo-sft test test-slow test-surfaces check format bench schemas clean
 
 help: ## List the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 install: $(STAMP) ## Make .venv and install everything, the planner's weights included
 
@@ -31,13 +33,13 @@ demo-sft: install ## Fine-tune SmolLM2 with LoRA until held-out answers are righ
 	$(BIN)/nightsmith run "$(GOAL_SFT)" --yes
 
 test: install ## The default tests: at most 6 minutes on 2 cores
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not browser and not tmux"
+	$(PYTEST) -m "not slow and not browser and not tmux"
 
-test-surfaces: install ## Tests in a real browser (needs Chromium)
-	$(BIN)/python -m pytest -m "browser or tmux"
+test-slow: install ## The longer tests: whole studies that are killed, interrupted, stopped
+	$(PYTEST) -m "slow and not browser and not tmux"
 
-test-slow: install ## The longer tests as well
-	$(BIN)/python -m pytest
+test-surfaces: install ## Tests in a real browser and a real terminal (Debian: apt install chromium tmux)
+	$(PYTEST) -m "browser or tmux"
 
 check: install ## What CI checks: ruff, pyright, import-linter
 	$(BIN)/ruff check .
