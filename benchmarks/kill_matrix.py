@@ -1,6 +1,6 @@
 """kill -9 of the agent or of a worker at many moments of a study, then `nightsmith resume`: same jobs, same verdict.
 
-    python benchmarks/kill_matrix.py [--study pretrain|sft] [--moments 20] [--first 0] [--json out.json]
+    python benchmarks/kill_matrix.py [--study pretrain|sft] [--moments 20] [--json out.json]
 
 The study is small and real (command line, training, MLflow); only the planner is a double that answers the same each
 time. Bounded by trials, its verdicts must be those of the undisturbed run. Every job has one key and one result.
@@ -52,7 +52,7 @@ def disturbed(study: str, folder: Path, at_s: float, victim: str) -> tuple[dict[
     with bench(study, folder) as place:
         agent = place.start("run", GOALS[study], "--yes", "--json")
         time.sleep(at_s)
-        killed = kill(agent.pid, victim, folder)
+        killed = kill(agent.pid, victim, place.workspace)
         if victim == "agent":
             agent.wait()
             ended = place.run("resume", "s1", "--yes", "--json")
@@ -63,25 +63,25 @@ def disturbed(study: str, folder: Path, at_s: float, victim: str) -> tuple[dict[
         return facts(place), code, f"{killed} {errors[-200:]}".strip()
 
 
-def kill(agent_pid: int, victim: str, folder: Path) -> str:
-    """Kill -9 the agent, or one worker of this study (workers live in sessions of their own: found by run folder)."""
+def kill(agent_pid: int, victim: str, workspace: Path) -> str:
+    """Kill -9 the agent, or one of its workers, which live in sessions of their own: found by their run folders."""
     if victim == "agent":
         os.kill(agent_pid, signal.SIGKILL)
         return "agent killed"
-    workers = [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and is_worker(p, folder)]
+    workers = [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and is_worker(p, workspace)]
     if not workers:
         return "no worker alive"
     os.kill(random.choice(workers), signal.SIGKILL)
     return f"1 of {len(workers)} workers killed"
 
 
-def is_worker(process: Path, folder: Path) -> bool:
-    """Whether a process is a training or evaluation worker of the study in `folder`."""
+def is_worker(process: Path, workspace: Path) -> bool:
+    """Whether a process is a training or evaluation worker of this workspace: others on the machine are let be."""
     try:
         command = (process / "cmdline").read_bytes()
     except OSError:
         return False
-    return b"nightsmith.trainer.worker" in command and os.fsencode(folder) in command
+    return b"nightsmith.trainer.worker" in command and bytes(workspace) in command
 
 
 def main() -> int:
@@ -89,7 +89,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--study", choices=sorted(GOALS), default="pretrain")
     parser.add_argument("--moments", type=int, default=20)
-    parser.add_argument("--first", type=int, default=0, help="go on from this moment")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     random.seed(0)
@@ -102,7 +101,7 @@ def main() -> int:
         wall_s = time.monotonic() - started
         print(f"undisturbed: {wall_s:.0f} s, exit {code}, {expected['outcome']} {expected['decisions']}", flush=True)
         rows = []
-        for number in range(args.first, args.moments):
+        for number in range(args.moments):
             at_s = wall_s * (number + 0.5) / args.moments
             victim = "agent" if number % 2 == 0 else "worker"
             found, ended, note = disturbed(args.study, root / f"run{number}", at_s, victim)
