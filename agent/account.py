@@ -6,7 +6,8 @@ from pathlib import Path
 from nightsmith.agent import figures
 from nightsmith.agent.escape import plain
 from nightsmith.agent.standing import Standing
-from nightsmith.agent.view import StudyView, TrialView
+from nightsmith.agent.view import Signature, StudyView, TrialView
+from nightsmith.evals.targets import is_absolute
 from nightsmith.evals.types import Claim, Decision, Outcome, Target
 
 SEAL_STRENGTH = {
@@ -22,6 +23,13 @@ _STANDING = {
     Standing.ANSWER: "needs an answer",
     Standing.APPROVAL: "needs approval",
     Standing.PAUSED: "is paused",
+}
+
+
+_APPROVED = {
+    "flag": "beforehand (--yes)",
+    "console": "at the terminal",
+    "schedule": "for every night of the schedule",
 }
 
 
@@ -45,9 +53,16 @@ def claim_words(claim: Claim) -> str:
     """`bits per byte 0.3100 below the baseline (95 % bound 0.2800; n = 96 sealed items)`."""
     name = claim.target.name or figures.metric_label(claim.target.metric)
     estimate, bound = figures.against(claim.target, claim.estimate), figures.against(claim.target, claim.bound)
-    if claim.target.relative_to and claim.estimate * claim.bound > 0:  # on the same side, which was just named
+    if not is_absolute(claim.target) and claim.estimate * claim.bound > 0:  # on the same side, which was just named
         bound = bound.split(" times ")[0].split(" below ")[0].split(" above ")[0]
     return f"{name} {estimate} (95 % bound {bound}; n = {claim.n} sealed items)"
+
+
+def reached_words(claim: Claim) -> str:
+    """Whether the target is reached: by the bound, by the estimate alone, or not. Without a threshold: any better."""
+    if claim.target.value is None:
+        return "better, by the bound" if claim.proven else "better, by the estimate" if claim.met else "not better"
+    return "proven" if claim.proven else "by the estimate" if claim.met else "no"
 
 
 def targets_words(view: StudyView) -> str:
@@ -61,11 +76,7 @@ def estimate_words(view: StudyView, trial: TrialView) -> str:
     verdict = trial.verdict
     if verdict is None or verdict.estimate is None:
         return "–"
-    shown = figures.difference(view.metric, verdict.estimate)
-    if verdict.interval is None:
-        return shown
-    low, high = (figures.difference(view.metric, end) for end in verdict.interval)
-    return f"{shown} [{low}, {high}]"
+    return figures.estimated(view.metric, verdict.estimate, verdict.interval)
 
 
 def expectation_words(trial: TrialView) -> str:
@@ -115,6 +126,22 @@ def seal_words(view: StudyView) -> str:
     return f"{fold}{strength}{looks}"
 
 
+def night_words(view: StudyView) -> str:
+    """Which scheduled night it was; empty where a person began the study."""
+    night = view.night
+    if night is None:
+        return ""
+    due = figures.moment(night.due_at, night.timezone)
+    until = f" until {figures.moment(night.ends_at, night.timezone)[-5:]}" if night.ends_at else ""
+    return f"Nobody was watching: the schedule {night.schedule} started it, due {due}{until} ({night.timezone})."
+
+
+def approval_words(signature: Signature) -> str:
+    """Who approved what was run, when, and by what."""
+    how = _APPROVED.get(signature.how, signature.how)
+    return f"Approved by {signature.by} {how}, {signature.at:%Y-%m-%d %H:%M} UTC."
+
+
 def commands(view: StudyView) -> tuple[tuple[str, str], ...]:
     """What a person types to do it again: (what it does, the command line)."""
     lines = [
@@ -154,20 +181,40 @@ def _improved(view: StudyView) -> str:
     return f"{told}. {_target_not_reached(view)}"
 
 
+def _nearest(view: StudyView) -> str:
+    """The best of what was confirmed, else screened, with what decided against it; empty where nothing was better."""
+    sign = 1 if view.lower_is_better else -1
+    judged = [trial for trial in view.proposed if trial.verdict and trial.verdict.estimate is not None]
+    confirmed = [trial for trial in judged if trial.confirm]
+    found = min(confirmed or judged, key=lambda trial: sign * _estimate(trial), default=None)
+    if found is None or sign * _estimate(found) >= 0:
+        return ""
+    verdict = found.verdict
+    assert verdict is not None
+    on = f"{_plural(verdict.seeds[0], 'fresh seed')}" if found.confirm else "one run"
+    level = f"; p {figures.p_value(verdict.p)}, needed below {figures.p_value(verdict.alpha)}" if found.confirm else ""
+    return f" Nearest: trial {found.number}, {estimate_words(view, found)} on {on}{level}."
+
+
+def _estimate(trial: TrialView) -> float:
+    return (trial.verdict.estimate if trial.verdict else None) or 0.0
+
+
 def _not_met(view: StudyView) -> str:
     judged = [trial for trial in view.proposed if trial.verdict]
     told = f"no change was promoted in {_plural(len(judged), 'judged trial')}"
     if any(trial.decision is Decision.PROMOTED for trial in judged):
         told = "a change was promoted, but the study's end says not met"
-    return f"{told}. {_target_not_reached(view)}"
+    return f"{told}.{_nearest(view)} {_target_not_reached(view)}"
 
 
 def _target_not_reached(view: StudyView) -> str:
+    if not view.spec or all(target.value is None for target in view.spec.targets):
+        told = "; ".join(claim_words(claim) for claim in view.claims)
+        return f"On the sealed split: {told}." if told else "The goal named no threshold."
     if any(not claim.met for claim in view.claims):
         told = "; ".join(claim_words(claim) for claim in view.claims if not claim.met)
         return f"On the sealed split: {told}; the target, {targets_words(view)}, was not reached."
-    if not view.spec or all(target.value is None for target in view.spec.targets):
-        return "The goal named no threshold."
     if not view.claims and any(trial.verdict and trial.verdict.meets_target for trial in view.proposed):
         why = f": {view.reason.rstrip('.')}" if view.reason else ""
         return f"On the dev split the target, {targets_words(view)}, is met; on the sealed split it is undecided{why}."

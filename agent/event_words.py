@@ -61,6 +61,15 @@ def _job_finished(data: Data) -> str:
     return ": ".join(part for part in (told, str(data.get("reason") or shown)) if part)
 
 
+def _judged(data: Data) -> str:
+    """The decision, the difference from the baseline that it rests on, the rule."""
+    if data.get("estimate") is None:
+        return _anything(data)
+    metric = str(data["metric"])
+    told = figures.estimated(metric, data["estimate"], data.get("interval"))
+    return f"{data['decision']}: {figures.metric_label(metric)} {told}: {data['reason']}"
+
+
 def _anything(data: Data) -> str:
     """A sentence if there is one, else each value with its name."""
     if said := data.get("reason") or data.get("message"):
@@ -82,6 +91,8 @@ _BY_KIND: Mapping[EventKind, Callable[[Data], str]] = {
     "approval": _approval,
     "planned": _noise,
     "trial_proposed": _proposed,
+    "verdict": _judged,
+    "confirmation": _judged,
     "job_started": _job_started,
     "job_finished": _job_finished,
 }

@@ -1,8 +1,11 @@
 """How figures are written: metrics with their unit, durations, counts. Rounded for reading, never evidence."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
 
+from nightsmith.evals.targets import is_absolute
 from nightsmith.evals.types import LOWER_IS_BETTER, Target
 
 SHARES = frozenset({"exact_match", "accuracy", "macro_f1", "token_f1", "f1", "pass_at_1", "rouge_l", "win_rate"})
@@ -59,6 +62,15 @@ def difference(metric: str, figure: float | None) -> str:
     return text.replace("-", MINUS)
 
 
+def estimated(metric: str, estimate: float, interval: Sequence[float] | None) -> str:
+    """`−0.2100 [−0.2500, −0.1700]`: a difference and its interval, where there is one."""
+    shown = difference(metric, estimate)
+    if interval is None:
+        return shown
+    low, high = (difference(metric, end) for end in interval)
+    return f"{shown} [{low}, {high}]"
+
+
 def decimal(figure: float) -> str:
     """Four decimals below 1,000, none above."""
     return f"{figure:.4f}" if abs(figure) < 1000 else f"{figure:,.0f}"
@@ -86,6 +98,20 @@ def duration(seconds: float | None) -> str:
     return f"{minutes // 60:,} h {minutes % 60:02d} min"
 
 
+def moment(at: datetime, timezone: str) -> str:
+    """`Mon 2026-03-30 22:00`, by the clock of a time zone."""
+    return f"{at.astimezone(ZoneInfo(timezone)):%a %Y-%m-%d %H:%M}"
+
+
+def span(begun: datetime, ended: datetime | None) -> str:
+    """`2026-11-23 22:00 to 22:04 UTC`; without an end, when it began."""
+    began = f"{begun.astimezone(UTC):%Y-%m-%d %H:%M}"
+    if ended is None:
+        return f"begun {began} UTC"
+    shown = f"{ended.astimezone(UTC):%Y-%m-%d %H:%M}"
+    return f"{began} to {shown.removeprefix(began[:11])} UTC"
+
+
 def count(number: float | None) -> str:
     """`812`, `65.5 k`, `1.2 M`, `3.4 G`."""
     if number is None or not math.isfinite(number):
@@ -107,8 +133,11 @@ def change(settings: Mapping[str, float | int | str]) -> str:
 
 
 def against(target: Target, figure: float) -> str:
-    """A targeted quantity in words: `0.3100 below the baseline`, `0.50 times the baseline`, `85.0 %`."""
-    if target.relative_to is None:
+    """A targeted quantity in words: `0.3100 below the baseline`, `0.50 times the baseline`, `85.0 %`.
+
+    Of `max` and `min`, which name no threshold, it is the difference from the baseline.
+    """
+    if is_absolute(target):
         return value(target.metric, figure)
     if target.relation == "ratio":
         return f"{figure:.3f} times {_reference(target)}"
@@ -139,4 +168,4 @@ def _bound_words(target: Target, threshold: float) -> str:
 
 
 def _reference(target: Target) -> str:
-    return "the baseline" if target.relative_to == "baseline" else str(target.relative_to)
+    return "the baseline" if target.relative_to in (None, "baseline") else str(target.relative_to)

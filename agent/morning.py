@@ -11,6 +11,7 @@ from nightsmith.agent.escape import markdown, plain
 from nightsmith.agent.standing import Standing, how_on
 from nightsmith.agent.telling import telling
 from nightsmith.agent.view import StudySummary, StudyView
+from nightsmith.evals.targets import is_absolute
 from nightsmith.evals.types import Decision, Outcome
 from nightsmith.record.workspace import Workspace
 from nightsmith.trainer import tracking
@@ -72,7 +73,7 @@ def headline(view: StudyView) -> str:
 
 def _amount(view: StudyView) -> str:
     claim = view.claims[0]
-    if claim.target.relative_to is None:
+    if is_absolute(claim.target):
         return figures.value(claim.target.metric, claim.estimate)
     if claim.target.relation == "ratio":
         return f"{claim.estimate:.3f} ×"

@@ -61,18 +61,26 @@ async def _ask(services: Services, study: str, number: int, room: int) -> tuple[
     if left > 0 and request.settings:
         more, transcript = await _planners(services, study, request)
         proposals = [*proposals, *more]
+    plans = _drawn(services.ws, study, number, proposals)
+    if proposals and not plans:  # all of them repeat a recipe
+        plans = _drawn(services.ws, study, number, untried(request))
+    return plans, transcript
+
+
+def _drawn(ws: Workspace, study: str, number: int, proposals: list[Proposal]) -> list[TrialPlan]:
+    """Trials, numbered from `number`; a proposal that cannot be one, or repeats a recipe, is dropped, and said."""
     plans: list[TrialPlan] = []
-    for offset, proposal in enumerate(proposals):
+    for proposal in proposals:
         said = f"Proposal dropped: no new value of {proposal.setting} is left ({proposal.direction})."
         try:
-            drawn = drawn_up(services.ws, study, number + offset, proposal, plans)
+            drawn = drawn_up(ws, study, number + len(plans), proposal, plans)
         except ToolError as refusal:
             drawn, said = None, f"Proposal dropped: {refusal}"
         if drawn is None:
-            events.append(services.ws, study, "warning", data={"reason": said, "setting": proposal.setting})
+            events.append(ws, study, "warning", data={"reason": said, "setting": proposal.setting})
         else:
             plans.append(drawn)
-    return plans, transcript
+    return plans
 
 
 async def _planners(services: Services, study: str, request: ProposeRequest) -> tuple[list[Proposal], dict[str, Any]]:
@@ -85,7 +93,7 @@ async def _planners(services: Services, study: str, request: ProposeRequest) -> 
 
 
 def untried(request: ProposeRequest) -> list[Proposal]:
-    """Settings that no trial has changed yet, where the planner's answers cannot be used; named as the search's."""
+    """Settings that no trial has changed yet, where no answer of the planner can be used; named as the search's."""
     fresh = [s.name for s in request.settings if not s.tried and (s.name, "tune") not in request.barred]
     why = "The planner gave no usable proposal; the search tries a setting that no trial has changed."
     return [

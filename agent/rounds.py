@@ -13,7 +13,7 @@ from nightsmith.agent.plan import StudyPlan
 from nightsmith.agent.services import Services
 from nightsmith.agent.state import State, Step, WaitState
 from nightsmith.agent.work import device_kind, job_limit_s, job_spec, next_stage, role_of
-from nightsmith.evals.types import Decision
+from nightsmith.evals.types import Decision, Verdict
 from nightsmith.record import events
 from nightsmith.record.errors import BudgetSpent, NightsmithError, NoDevice
 from nightsmith.record.workspace import Workspace
@@ -129,23 +129,26 @@ def _after_trials(ws: Workspace, state: State) -> Go:
     study = state["study"]
     verdicts = {number: judging.screen(ws, study, number) for number in state["proposed"]}
     for number, verdict in verdicts.items():
-        data = {"decision": verdict.decision.value, "reason": verdict.reason}
-        events.append(ws, study, "verdict", trial=number, data=data)
+        events.append(ws, study, "verdict", trial=number, data=_judged(verdict))
     if state["ended"]:
         return Command(goto="report")
     reached = any(v.promising and v.meets_target for v in verdicts.values())
     return Command(goto="confirm" if reached and judging.has_threshold(ws, study) else "propose")
 
 
+def _judged(verdict: Verdict) -> dict[str, Any]:
+    """What an event tells of a verdict."""
+    return verdict.model_dump(mode="json", include={"decision", "metric", "estimate", "interval", "reason"})
+
+
 def _after_confirmation(ws: Workspace, state: State) -> Go:
     study, number = state["study"], state["candidate"]
     verdict = judging.confirm(ws, study, number)
-    data = {"decision": verdict.decision.value, "reason": verdict.reason}
-    events.append(ws, study, "confirmation", trial=number, data=data)
+    events.append(ws, study, "confirmation", trial=number, data=_judged(verdict))
     update: dict[str, Any] = {"confirmed": [*state["confirmed"], number]}
     if state["ended"]:
         return Command(goto="report", update=update)
-    if verdict.meets_target and verdict.decision is not Decision.REJECTED:
+    if judging.has_threshold(ws, study) and verdict.meets_target and verdict.decision is not Decision.REJECTED:
         return Command(goto="unseal", update=update | {"winner": number})
     return Command(goto="propose", update=update)
 

@@ -57,7 +57,7 @@ async def propose(state: State, runtime: Runtime[Services]) -> Go:
     room = min(plan.parallel, plan.max_trials + 1 - number, time_for(ws, study, plan))
     if room < 1:
         return Command(goto="confirm")
-    proposed = f"proposed-{number}"
+    proposed = f"proposed-{number}-{len(state['confirmed'])}"  # after a confirmation the planner is asked again
     if dossier.load(ws, study, proposed) is None:  # saved whole, so that a repeated step records the same trials
         plans, transcript = await proposing.propose(runtime.context, study, number, room)
         dossier.add_transcript(ws, study, "propose", transcript)

@@ -86,9 +86,6 @@ class _Comparison:
         promising: bool = False,
     ) -> Verdict:
         """The verdict with every figure that is known of the comparison."""
-        if effect is not None:
-            low, high = effect.interval(LEVEL)
-            reason = f"{self.metric} {effect.estimate:+.4g} (95 % interval {low:+.4g} to {high:+.4g}): {reason}."
         return Verdict(
             decision=decision,
             rule=rule,
