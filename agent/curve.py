@@ -9,6 +9,8 @@ from nightsmith.agent import figures
 _WHISKERS_UP_TO = 150
 """Trials beyond which single intervals are only clutter."""
 _RADIUS = 4.5
+_CAP = 4
+"""Half the width of an interval's ends."""
 _LOUD = "PROMOTED"
 """The decision whose points are never drawn small."""
 _OUTLIER_SPANS = 2.5
@@ -240,7 +242,9 @@ def _mark(metric: str, point: Point, frame: Frame, *, radius: float, whisker: bo
         return [arrow, _text(x - 10, y + (8 if above else 0), far, "level", "end")]
     body: list[str] = []
     if whisker and point.low is not None and point.high is not None:
-        body.append(_line(x, frame.y(point.low), x, frame.y(point.high), "whisker"))
+        low, high = frame.y(point.low), frame.y(point.high)
+        body.append(_line(x, low, x, high, "whisker"))
+        body += [_line(x - _CAP, end, x + _CAP, end, "whisker") for end in (low, high)]
     return [*body, f'<circle {style} cx="{_n(x)}" cy="{_n(y)}" r="{radius}">{title}</circle>']
 
 

@@ -27,6 +27,7 @@ from nightsmith.agent.view import (
     Origin,
     Phase,
     Refusal,
+    ScheduledNight,
     Seal,
     Signature,
     Spent,
@@ -36,7 +37,7 @@ from nightsmith.agent.view import (
 )
 from nightsmith.evals import seal, stats, targets
 from nightsmith.evals.types import Claim, Decision, EvaluateSpec, MetricName, Target, Verdict
-from nightsmith.record import budget, events, studies
+from nightsmith.record import budget, events, schedules, studies
 from nightsmith.record.digest import Contract, canonical_json, sha256
 from nightsmith.record.errors import BudgetSpent, NightsmithError
 from nightsmith.record.events import Event, EventKind
@@ -91,6 +92,7 @@ def load(ws: Workspace, study: str, *, jobs: bool = True) -> StudyView:
         reason=str(detail.get("reason") or ""),
         created_at=row.created_at,
         ended_at=row.finished_at,
+        night=_night(ws, study),
         spec=spec,
         plan=_read(StudyPlan, dossier.load(ws, study, "plan")),
         sources=_object(_object(dossier.load(ws, study, "interpretation")).get("sources")),
@@ -260,6 +262,17 @@ def _screened(trial: TrialView) -> BestPoint | None:
         return BestPoint(trial=trial.number, value=verdict.value)
     low, high = (verdict.value - verdict.estimate + end for end in verdict.interval)
     return BestPoint(trial=trial.number, value=verdict.value, low=low, high=high)
+
+
+def _night(ws: Workspace, study: str) -> ScheduledNight | None:
+    started = schedules.of_study(ws, study)
+    if started is None:
+        return None
+    schedule, occurrence = started
+    return ScheduledNight(
+        schedule=schedule.name, timezone=schedule.recurrence.timezone, due_at=occurrence.due_at,
+        ends_at=occurrence.ends_at,
+    )  # fmt: skip
 
 
 def _winner_key(detail: Mapping[str, Any], jobs: Iterable[JobView]) -> str | None:

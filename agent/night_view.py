@@ -3,7 +3,6 @@
 import textwrap
 from datetime import datetime
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 from pydantic import AwareDatetime
 
@@ -93,17 +92,14 @@ def _cost(ws: Workspace, study: str | None) -> NightCost:
 
 def night_lines(told: Night) -> str:
     """When, study and outcome; the sentence; the cost; where the report is."""
-    begun = "" if told.started_at is None or _is_prompt(told) else f", begun {moment(told.started_at, told.timezone)}"
+    late = told.started_at is not None and (told.started_at - told.due_at).total_seconds() >= 120
+    begun = f", begun {figures.moment(told.started_at, told.timezone)}" if told.started_at and late else ""
     outcome = (told.outcome or ("running or cut off" if told.started_at else "not begun")).replace("_", " ")
-    head = f"{moment(told.due_at, told.timezone)}{begun}  {told.schedule}  {told.study or '–'}  {outcome}"
+    head = f"{figures.moment(told.due_at, told.timezone)}{begun}  {told.schedule}  {told.study or '–'}  {outcome}"
     lines = [head, *_wrapped(told.sentence), *_wrapped(told.note)]
     if told.study:
         lines += _wrapped(f"Cost: {_cost_told(told.cost)}")
     return "\n".join([*lines, *([f"  {told.report}"] if told.report else [])])
-
-
-def _is_prompt(told: Night) -> bool:
-    return told.started_at is not None and (told.started_at - told.due_at).total_seconds() < 120
 
 
 def _cost_told(cost: NightCost) -> str:
@@ -115,7 +111,8 @@ def _cost_told(cost: NightCost) -> str:
 def schedule_lines(ws: Workspace, schedule: ScheduleRow, approval: Approval | None, now: Clock = utc_now) -> str:
     """One schedule: when, next and last night, approval, goal."""
     rows = schedules.occurrences(ws, schedule.id)
-    last = f"{_outcome_of(ws, rows[-1])} ({moment(rows[-1].due_at, schedule.recurrence.timezone)})" if rows else "none"
+    zone = schedule.recurrence.timezone
+    last = f"{_outcome_of(ws, rows[-1])} ({figures.moment(rows[-1].due_at, zone)})" if rows else "none"
     approved = "Not approved, or no more: nothing starts. Renew it: nightsmith night renew " + schedule.name
     if approval is not None:
         approved = f"Approved by {approval.by} until {approval.expires_at:%Y-%m-%d}: {envelope_told(approval.envelope)}"
@@ -149,12 +146,7 @@ def when_told(recurring: Recurrence) -> str:
 def coming(recurring: Recurrence, now: datetime, count: int) -> str:
     """The next occurrences in the schedule's own time."""
     dues: list[Due] = recurrence.following(recurring, now, count)
-    return ", ".join(moment(due.at, recurring.timezone) for due in dues)
-
-
-def moment(at: datetime, timezone: str) -> str:
-    """`Mon 2026-03-30 22:00`, by the clock of the schedule."""
-    return f"{at.astimezone(ZoneInfo(timezone)):%a %Y-%m-%d %H:%M}"
+    return ", ".join(figures.moment(due.at, recurring.timezone) for due in dues)
 
 
 def envelope_told(envelope: Envelope) -> str:

@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from markupsafe import escape as markup_escape
 
-from nightsmith.agent import account, escape, figures, history, side_words
+from nightsmith.agent import account, escape, figures, history, side_words, trial_words
 from nightsmith.agent.curve import Curve, Point, best_so_far, interval, is_barred
 from nightsmith.agent.side_by_side import with_sides
 from nightsmith.agent.telling import rest, telling
@@ -87,6 +87,11 @@ def _context(view: StudyView) -> dict[str, object]:
         "limits": account.limits(view),
         "seal": account.seal_words(view),
         "estimate_words": partial(account.estimate_words, view),
+        "change": partial(trial_words.change_from, view),
+        "span": figures.span(view.created_at, view.ended_at),
+        "night": account.night_words(view),
+        "reached": account.reached_words,
+        "approval_words": account.approval_words,
         "expectation": account.expectation_words,
         "guardrail_checks": account.guardrail_words,
         "num_promoted": sum(trial.decision is Decision.PROMOTED for trial in view.proposed),
@@ -121,7 +126,7 @@ def _budget(view: StudyView) -> list[tuple[str, str, str]]:
     money = f"{allowed.cost.amount:,.2f} {allowed.cost.currency}" if allowed.cost else ""
     rows = [
         ("Proposed trials", str(amount.trials), "" if allowed.max_trials is None else str(allowed.max_trials)),
-        ("Wall clock", figures.duration(view.spent.active_s), _limit(allowed.wall_clock_s, figures.duration)),
+        ("Wall clock", figures.duration(view.spent.active_s), _time_limit(view)),
         ("Training tokens", figures.count(amount.tokens), _limit(allowed.tokens, figures.count)),
         ("CPU-device time", figures.duration(amount.cpu_s), ""),
         ("GPU-hours", f"{amount.gpu_hours:.2f}", _limit(allowed.gpu_hours, "{:.2f}".format)),
@@ -129,6 +134,13 @@ def _budget(view: StudyView) -> list[tuple[str, str, str]]:
     ]
     used = {"GPU-hours": amount.gpu_hours, "Money": amount.cost}
     return [(what, spent, limit or "no limit") for what, spent, limit in rows if limit or used.get(what, 1)]
+
+
+def _time_limit(view: StudyView) -> str:
+    """The budget of time, and the end of the night's window."""
+    night, limit = view.night, _limit(view.spent.allowed.wall_clock_s, figures.duration)
+    until = f"until {figures.moment(night.ends_at, night.timezone)[-5:]}" if night and night.ends_at else ""
+    return ", ".join(part for part in (limit, until) if part)
 
 
 def _limit(limit: float | None, show: Callable[[float], str]) -> str:
@@ -170,7 +182,6 @@ def _filters(*, tagged: bool) -> dict[str, Callable[..., str]]:
         "fenced": escape.fenced,
         "duration": figures.duration,
         "count": figures.count,
-        "change": figures.change,
         "p_value": figures.p_value,
         "target_words": figures.target_words,
         "metric": metric,

@@ -1,5 +1,7 @@
 """One trial, or all of them, in the words that answers share: figures with what they rest on."""
 
+from typing import Any
+
 from nightsmith.agent import figures
 from nightsmith.agent.view import StudyView, TrialView
 from nightsmith.evals.types import Decision, Verdict
@@ -26,6 +28,22 @@ def change(trial: TrialView) -> str:
     if trial.plan is None:
         return "an unreadable plan"
     return figures.change(trial.plan.change) if trial.plan.change else "the recipe as it stands"
+
+
+def change_from(view: StudyView, trial: TrialView) -> str:
+    """`batch_size 8 → 4`: each changed setting, from its value in the recipe that the trial started from."""
+    if trial.plan is None:
+        return "–"
+    stages = next((each.plan.stages for each in view.trials if each.number == trial.plan.start and each.plan), ())
+    before: dict[str, Any] = {**(view.plan.recipe if view.plan else {}), **(stages[-1].args if stages else {})}
+    told = [_step(name, before.get(name), value) for name, value in trial.plan.change.items()]
+    return ", ".join(told) or figures.UNCHANGED
+
+
+def _step(name: str, before: float | int | str | None, after: float | int | str) -> str:
+    if before is None or before == after:
+        return figures.change({name: after})
+    return f"{name} {figures.setting(before)} → {figures.setting(after)}"
 
 
 def trial_of(view: StudyView, number: int) -> TrialView:

@@ -157,6 +157,19 @@ class Signature(Contract):
     """flag, console or schedule."""
 
 
+class ScheduledNight(Contract):
+    """The scheduled night that started a study."""
+
+    schedule: str
+    """Name of the schedule."""
+    timezone: str
+    """Its time zone."""
+    due_at: AwareDatetime
+    """When it was due, UTC."""
+    ends_at: AwareDatetime | None = None
+    """End of its window, UTC; null: none."""
+
+
 class Phase(Contract):
     """A stretch of the study between two events."""
 
@@ -262,6 +275,8 @@ class StudyView(Contract):
     """When it was begun."""
     ended_at: AwareDatetime | None = None
     """When its outcome was reached."""
+    night: ScheduledNight | None = None
+    """The night that started it; null: a person did."""
     spec: GoalSpec | None = None
     """The goal as understood."""
     plan: StudyPlan | None = None

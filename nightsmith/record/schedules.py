@@ -230,6 +230,16 @@ def occurrences(ws: Workspace, schedule: int | None = None) -> list[OccurrenceRo
     return [OccurrenceRow.model_validate({**row}) for row in rows]
 
 
+def of_study(ws: Workspace, study: str) -> tuple[ScheduleRow, OccurrenceRow] | None:
+    """The schedule and the occurrence that started a study; None where a person did."""
+    with ws.read() as db:
+        row = db.execute("SELECT * FROM occurrences WHERE study = ?", (study,)).fetchone()
+        if row is None:
+            return None
+        schedule = db.execute("SELECT * FROM schedules WHERE id = ?", (row["schedule"],)).fetchone()
+        return _schedule(schedule), OccurrenceRow.model_validate({**row})
+
+
 def unfinished(ws: Workspace, schedule: int) -> list[OccurrenceRow]:
     """Occurrences that were begun and neither ended nor were given up: they run, or were cut off."""
     return [row for row in occurrences(ws, schedule) if row.started_at is not None and row.ended_at is None]

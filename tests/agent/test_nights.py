@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from simulated_nights import PLAN, SPEC, Killed, Nights, asks, dies, ends, interrupted, raises
 from study_factory import workspace_in_memory
 
-from nightsmith.agent import dossier, night_view, window
+from nightsmith.agent import account, dossier, history, night_view, window
 from nightsmith.agent.window import Window
 from nightsmith.record import approvals, audit, budget, schedules, studies
 from nightsmith.record.budget import Budget
@@ -239,6 +239,15 @@ def test_an_occurrence_that_was_claimed_and_got_no_study_is_due_again(nights: Ni
     schedules.begin(nights.ws, row.id, following(row.recurrence, nights.now())[0], now=lambda: paris(23))
     assert nights.wake(at=paris(23, "22:05")) == 0
     assert nights.told(row) == [("Mon 22:00", "MET")]
+
+
+def test_the_report_of_a_night_names_the_schedule_that_started_it(nights: Nights) -> None:
+    nights.schedule()
+    nights.wake(at=paris(23))
+    assert account.night_words(history.load(nights.ws, "s1")) == (
+        "Nobody was watching: the schedule weeknights started it, due Mon 2026-03-23 22:00 until 07:00 (Europe/Paris)."
+    )
+    assert account.night_words(history.load(nights.ws, studies.create(nights.ws, "By hand."))) == ""
 
 
 def test_exit_statuses_of_several_schedules_are_told_by_the_gravest(nights: Nights) -> None:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from study_factory import IDEAS, TARGET, Idea, StudyFactory, plan, workspace_in_memory
 
-from nightsmith.agent import account, history, report
+from nightsmith.agent import account, history, report, trial_words
 from nightsmith.agent.escape import plain
 from nightsmith.agent.plan import TrialPlan
 from nightsmith.agent.view import Seal, StudyView, TrialView
@@ -169,9 +169,34 @@ def test_an_unreached_target_is_not_dressed_up(ws: Workspace, factory: StudyFact
     factory.ended(study, "NOT_MET", reason="no promising trial")
     sentence = account.outcome_sentence(history.load(ws, study))
     assert sentence == (
-        "NOT MET: no change was promoted in 1 judged trial. "
+        "NOT MET: no change was promoted in 1 judged trial. Nearest: trial 1, −0.0312 [−0.1142, +0.0518] on one run. "
         "The target, bits per byte at least 0.1500 below the baseline, was not reached."
     )
+
+
+def test_an_open_goal_without_a_promotion_says_what_was_nearest_and_why_it_does_not_count(
+    ws: Workspace, factory: StudyFactory
+):
+    target = Target(metric="bits_per_byte", op="min")
+    study = factory.planned(targets=(target,))
+    factory.baseline(study)
+    factory.trial(study, 1, IDEAS[0])
+    factory.confirmed(study, 1, IDEAS[0].difference, Decision.INCONCLUSIVE)
+    claim = Claim(target=target, estimate=-0.19, bound=-0.16, n=96, met=True, proven=True)
+    factory.ended(study, "NOT_MET", reason="none", winner=1, claims=[claim.model_dump(mode="json")])
+    page = Page(report.write(ws, study).read_text()).shown
+    assert "on 3 fresh seeds; p < 0.0001, needed below 0.0167." in page
+    assert "On the sealed split: bits per byte 0.1900 below the baseline (95 % bound 0.1600; n = 96" in page
+    assert "better, by the bound" in page
+
+
+def test_a_change_is_told_from_what_it_was_in_the_recipe_that_the_trial_started_from(
+    ws: Workspace, factory: StudyFactory
+):
+    view = history.load(ws, factory.proven())
+    told = [trial_words.change_from(view, trial) for trial in view.proposed]
+    assert told[0] == "learning_rate 0.001 → 0.003"
+    assert told[1] == "schedule = wsd"  # not named in the recipe
 
 
 def test_a_claim_that_the_bound_does_not_carry_says_so(ws: Workspace, factory: StudyFactory):
@@ -230,7 +255,7 @@ def test_a_broken_guardrail_is_told_with_what_was_seen(ws: Workspace, factory: S
 
 def test_the_approval_is_named(ws: Workspace, factory: StudyFactory):
     assert (
-        "Approved by operator (flag), 2026-11-23 22:00 UTC."
+        "Approved by operator beforehand (--yes), 2026-11-23 22:00 UTC."
         in Page(report.write(ws, factory.proven()).read_text()).shown
     )
     unapproved = report.write(ws, factory.created()).with_name("report.md").read_text()
