@@ -31,7 +31,7 @@ class LoraLinear(torch.autograd.Function):
 
 
 class CompletionLoss(torch.autograd.Function):
-    """Summed cross-entropy through a frozen head.
+    """Summed cross-entropy through a frozen head, each token with its weight.
 
     The gradient is formed in the forward pass, block by block, so that no logits outlive their block.
     """
@@ -39,24 +39,24 @@ class CompletionLoss(torch.autograd.Function):
     BLOCK = 256
 
     @staticmethod
-    def forward(ctx: Any, hidden_TD: Tensor, head_VD: Tensor, targets_T: Tensor) -> Tensor:
+    def forward(ctx: Any, hidden_TD: Tensor, head_VD: Tensor, targets_T: Tensor, weights_T: Tensor) -> Tensor:
         total = hidden_TD.new_zeros((), dtype=torch.float32)
         dhidden_TD = torch.empty_like(hidden_TD)
         for start in range(0, len(targets_T), CompletionLoss.BLOCK):
             rows = slice(start, start + CompletionLoss.BLOCK)
             probs = (hidden_TD[rows] @ head_VD.T).float().softmax(-1)
-            target = targets_T[rows, None]
+            target, weight = targets_T[rows, None], weights_T[rows, None]
             # One pass over the vocabulary instead of a second one for logsumexp; float32 holds p down to 1e-38.
-            total -= probs.gather(-1, target).clamp_min(1e-37).log().sum()
+            total -= (weight * probs.gather(-1, target).clamp_min(1e-37).log()).sum()
             probs.scatter_add_(-1, target, torch.full_like(target, -1, dtype=probs.dtype))
-            dhidden_TD[rows] = probs.to(hidden_TD.dtype) @ head_VD
+            dhidden_TD[rows] = (weight * probs).to(hidden_TD.dtype) @ head_VD
         ctx.save_for_backward(dhidden_TD)
         return total
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         (dhidden_TD,) = ctx.saved_tensors
-        return dhidden_TD * grads[0].to(dhidden_TD.dtype), None, None
+        return dhidden_TD * grads[0].to(dhidden_TD.dtype), None, None, None
 
 
 def _rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float) -> Tensor:

@@ -48,11 +48,13 @@ class Batch:
         prefix_ids_P: tokens that every row starts with; may be empty.
         ids_NL: the rest of each row, padded at the right with any token.
         targets_NL: the token that follows each position where it belongs to a completion, else -100.
+        weights_NL: float32, how much each target counts in the loss; None: 1.
     """
 
     prefix_ids_P: Tensor
     ids_NL: Tensor
     targets_NL: Tensor
+    weights_NL: Tensor | None = None
 
 
 class LoraLlama(nn.Module):
@@ -86,7 +88,7 @@ class LoraLlama(nn.Module):
         return {name: tensor.bfloat16().contiguous() for name, tensor in fused.items()}
 
     def forward(self, batch: Batch) -> Tensor:
-        """Summed cross-entropy in nats over the completion tokens, float32 scalar."""
+        """Weighted sum of the completion tokens' cross-entropy in nats, float32 scalar."""
         prefix_len, (rows, length) = len(batch.prefix_ids_P), batch.ids_NL.shape
         x_TD = self.embed_VD[torch.cat((batch.prefix_ids_P, batch.ids_NL.flatten()))]
         positions_L = torch.arange(prefix_len, prefix_len + length)
@@ -98,7 +100,8 @@ class LoraLlama(nn.Module):
         targets = batch.targets_NL.flatten()
         kept = (targets != -100).nonzero()[:, 0]
         hidden_TD = self.kernels.rms_norm(x_TD[prefix_len + kept], self.final_norm, self.eps)
-        return CompletionLoss.apply(hidden_TD, self.head_VD, targets[kept])  # type: ignore[no-any-return]
+        weights = torch.ones(targets.shape) if batch.weights_NL is None else batch.weights_NL.flatten()
+        return CompletionLoss.apply(hidden_TD, self.head_VD, targets[kept], weights[kept])  # type: ignore[no-any-return]
 
     def _layer(self, layer: int, x_TD: Tensor, tables: tuple[Tensor, Tensor], split: "_Split") -> Tensor:
         frozen = self.frozen[layer]

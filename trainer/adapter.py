@@ -26,6 +26,7 @@ from nightsmith.model.lora_llama import PROJECTIONS, LoraLlama, LoraShape, load_
 from nightsmith.model.pull import planner_gguf
 from nightsmith.record.digest import Contract, file_digest
 from nightsmith.trainer.adapter_rows import (
+    Lead,
     Row,
     batch_order,
     collate,
@@ -69,6 +70,10 @@ class SftConfig(Contract):
     """Longest row in tokens; a longer one is an error."""
     grad_clip: float = Field(default=1.0, gt=0)
     """Gradient norm above which gradients are scaled down."""
+    lead_tokens: int = Field(default=0, ge=0)
+    """First tokens of each answer that count `lead_weight` times in the loss."""
+    lead_weight: float = Field(default=1.0, gt=0)
+    """Weight of those tokens; the others count once."""
     seed: int = 0
     """Seeds adapters and data order."""
     threads: int | None = Field(default=None, gt=0)
@@ -189,16 +194,15 @@ def _loop(run: Run, rows: list[Row], dev: list[Row]) -> dict[str, Any]:
     order = list(batch_order(rows, config.batch_size, num_steps, config.seed))
     total = sum(len(rows[i]) for batch in order[run.step :] for i in batch)
     _say(run, {"rows": len(rows), "steps": num_steps, "from_step": run.step, "tokens": total})
-    prefix_lens = family_prefix_lens([*rows, *dev])
+    prefix_lens, lead = family_prefix_lens([*rows, *dev]), Lead(config.lead_tokens, config.lead_weight)
     start = saved = time.monotonic()
     done, dev_loss = 0, None
     while run.step < num_steps and not run.stopped:
         picked = [rows[i] for i in order[run.step]]
         for group in run.optimizer.param_groups:
             group["lr"] = config.learning_rate * cosine(run.step, num_steps, config.warmup_share)
-        run.losses.append(
-            train_step(run.model, run.optimizer, collate(picked, shared(picked, prefix_lens)), config.grad_clip)
-        )
+        batch = collate(picked, shared(picked, prefix_lens), lead=lead)
+        run.losses.append(train_step(run.model, run.optimizer, batch, config.grad_clip))
         run.step += 1
         done += sum(map(len, picked))
         elapsed = time.monotonic() - start

@@ -20,6 +20,24 @@ Family = tuple[int, ...]
 
 
 @dataclass(frozen=True)
+class Lead:
+    """How much more the beginning of an answer counts: there the decision falls that all the rest follows from."""
+
+    tokens: int = 0
+    weight: float = 1.0
+
+    def weights(self, completion: Sequence[int]) -> torch.Tensor:
+        """Weight of each completion token, float32."""
+        weights = torch.ones(len(completion))
+        weights[: self.tokens] = self.weight
+        return weights
+
+
+EVEN = Lead()
+"""Every token counts the same."""
+
+
+@dataclass(frozen=True)
 class Row:
     """One example as token ids; the completion ends with the stop token."""
 
@@ -96,18 +114,19 @@ def batch_order(rows: Sequence[Row], batch_size: int, num_steps: int, seed: int)
         done += len(batches)
 
 
-def collate(rows: Sequence[Row], prefix_len: int, multiple: int = 16) -> Batch:
+def collate(rows: Sequence[Row], prefix_len: int, multiple: int = 16, lead: Lead = EVEN) -> Batch:
     """Pad rows to one length, a multiple of `multiple`: few distinct shapes, so oneDNN reuses its kernels."""
     longest = max(len(r) for r in rows) - prefix_len
     length = math.ceil(longest / multiple) * multiple
     ids = torch.zeros(len(rows), length, dtype=torch.long)
-    targets = torch.full((len(rows), length), IGNORED)
+    targets, weights = torch.full((len(rows), length), IGNORED), torch.zeros(len(rows), length)
     for i, row in enumerate(rows):
         tokens = torch.tensor((*row.prompt, *row.completion))[prefix_len:]
         ids[i, : len(tokens)] = tokens
         start = len(row.prompt) - prefix_len - 1
         targets[i, start : start + len(row.completion)] = torch.tensor(row.completion)
-    return Batch(torch.tensor(rows[0].prompt[:prefix_len], dtype=torch.long), ids, targets)
+        weights[i, start : start + len(row.completion)] = lead.weights(row.completion)
+    return Batch(torch.tensor(rows[0].prompt[:prefix_len], dtype=torch.long), ids, targets, weights)
 
 
 def cosine(step: int, num_steps: int, warmup_share: float, floor: float = 0.02) -> float:
@@ -120,9 +139,9 @@ def cosine(step: int, num_steps: int, warmup_share: float, floor: float = 0.02) 
 
 
 def train_step(model: LoraLlama, optimizer: torch.optim.Optimizer, batch: Batch, grad_clip: float) -> float:
-    """One optimizer step on the mean over completion tokens; returns the loss in nats a token."""
-    num_targets = int((batch.targets_NL != IGNORED).sum())
-    loss = model(batch) / num_targets
+    """One optimizer step on the weighted mean over completion tokens; returns the loss in nats a token."""
+    total = (batch.targets_NL != IGNORED).sum() if batch.weights_NL is None else batch.weights_NL.sum()
+    loss = model(batch) / float(total)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), grad_clip)

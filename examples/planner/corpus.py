@@ -15,7 +15,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import extras
 import grammar
+import naming
 import parts
 import propose_cases
 import refusals
@@ -138,10 +140,15 @@ def handwritten_sayings(path: Path) -> Iterator[dict[str, str]]:
         yield converse_example(sayings.request(case["text"], case["last_trial"]), case["gold"])
 
 
-def handwritten_examples(path: Path) -> Iterator[dict[str, str]]:
-    """Examples written by hand; a value that the finder lacks is an error."""
+def handwritten_examples(path: Path, r: random.Random) -> Iterator[dict[str, str]]:
+    """Examples written by hand, most with other names of files; a value that the finder lacks is an error."""
     for number, line in enumerate(path.read_text().splitlines(), 1):
         case = json.loads(line)
+        try:
+            yield interpret_example(*naming.renamed(r, case["goal"], case["gold"]))
+            continue
+        except wire.WireError:
+            pass
         try:
             yield interpret_example(case["goal"], case["gold"])
         except wire.WireError as error:
@@ -162,11 +169,15 @@ def token_counts(examples: list[dict[str, str]], tokenizer: Path) -> list[int]:
 
 
 GRAMMARS: dict[str, tuple[Callable[[random.Random], Iterable[parts.Part]], int]] = {
-    "goals": (lambda r: (grammar.goal(r),), 350),
-    "tuning": (lambda r: (tuning_goals.goal(r),), 600),
-    "blocked": (lambda r: (refusals.blocked(r),), 200),
-    "honest": (lambda r: (refusals.honest(r),), 130),
-    "contrasts": (refusals.contrast, 260),
+    "goals": (lambda r: (grammar.goal(r),), 200),
+    "tuning": (lambda r: (tuning_goals.goal(r),), 300),
+    "blocked": (lambda r: (refusals.blocked(r),), 100),
+    "honest": (lambda r: (refusals.honest(r),), 60),
+    "demands": (refusals.demanded_or_forbidden, 220),
+    "contrasts": (refusals.contrast, 100),
+    "rich": (lambda r: (extras.rich(r),), 220),
+    "lacking": (extras.lacking, 240),
+    "small_talk": (lambda r: (extras.small_talk(r),), 50),
 }
 """Grammars of goals, and how many examples each gives."""
 
@@ -183,11 +194,15 @@ def examples(args: argparse.Namespace, failures: list[str]) -> dict[str, list[di
     proposed = (propose_example(r) for _ in range(args.proposals))
     found["propose"] = list({example["prompt"]: example for example in proposed}.values())
     found["sayings"] = list(saying_examples(args.sayings, f"sayings {args.seed}"))
-    by_hand = [*handwritten_examples(HERE / "handwritten.jsonl")]
-    by_hand += handwritten_examples(HERE / "handwritten_tuning.jsonl")
-    by_hand += handwritten_sayings(HERE / "handwritten_converse.jsonl")
-    found["handwritten"] = by_hand * args.repeat
+    found["handwritten"] = [example for _ in range(args.repeat) for example in handwritten(r)]
     return found
+
+
+def handwritten(r: random.Random) -> Iterator[dict[str, str]]:
+    """Everything written by hand, once."""
+    for name in ("handwritten", "handwritten_tuning", "handwritten_more"):
+        yield from handwritten_examples(HERE / f"{name}.jsonl", r)
+    yield from handwritten_sayings(HERE / "handwritten_converse.jsonl")
 
 
 def main() -> None:
@@ -196,9 +211,9 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     for name, (_, number) in GRAMMARS.items():
         parser.add_argument(f"--{name}", type=int, default=number)
-    parser.add_argument("--sayings", type=int, default=500)
-    parser.add_argument("--proposals", type=int, default=180)
-    parser.add_argument("--repairs", type=int, default=20)
+    parser.add_argument("--sayings", type=int, default=420)
+    parser.add_argument("--proposals", type=int, default=80)
+    parser.add_argument("--repairs", type=int, default=10)
     parser.add_argument("--repeat", type=int, default=1, help="copies of what was written by hand")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tokenizer", type=Path)

@@ -10,6 +10,7 @@ _STOCK = w.stock("refusals.json")
 DEMANDS: dict[str, list[str]] = _STOCK["DEMANDS"]
 WHOLE: dict[str, list[str]] = _STOCK["WHOLE"]
 HONEST: list[tuple[str, Gold]] = _STOCK["HONEST"]
+COMPOSED: dict[str, dict[str, list[str]]] = _STOCK["COMPOSED"]
 
 
 def blocked(r: R) -> Part:
@@ -34,10 +35,32 @@ def honest(r: R) -> Part:
     return _joined(r, text, remark), {**gold, **added}
 
 
+def composed(r: R, why: str) -> str:
+    """A dishonest demand as an infinitive, put together from its words."""
+    slots = COMPOSED[why]
+    return r.choice(slots["t"]).format(**{name: r.choice(texts) for name, texts in slots.items()})
+
+
+def demanded_or_forbidden(r: R) -> list[Part]:
+    """One goal twice: it demands something dishonest, and it forbids that very thing."""
+    text, gold = _decent(r)
+    if r.random() < 0.16:
+        source = gold["data"][0]["r"]
+        gone, there = (r.choice(_STOCK[kind]).format(d=source) for kind in ("GONE", "THERE"))
+        return [(_joined(r, text, gone), {"s": "blocked", "why": ["missing_source"]}), (_joined(r, text, there), gold)]
+    why = r.choice(list(COMPOSED))
+    demand = composed(r, why)
+    wrong = _joined(r, text, r.choice(_STOCK["FORCED"]).format(x=demand))
+    if r.random() < 0.4:
+        demand = composed(r, r.choice(list(COMPOSED)))
+    honest = _joined(r, text, r.choice(_STOCK["FORBIDDEN"]).format(x=demand))
+    return [(wrong, {"s": "blocked", "why": [why]}), (honest, gold)]
+
+
 def _decent(r: R) -> Part:
     while True:
         text, gold = r.choices((pretrain, sft, tuning, terse), (40, 15, 35, 10))[0](r)
-        if gold["s"] == "ready" and len(text) < 330:
+        if gold["s"] == "ready" and len(text) < 250:
             return text, gold
 
 

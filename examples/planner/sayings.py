@@ -109,6 +109,15 @@ def plain(kind: str) -> Any:
     return lambda r, _: (r.choice(_STOCK[kind.upper()]), {"kind": kind})
 
 
+def talk(r: R, last: int) -> Saying:
+    """Small talk and general questions, put together from words or from the stock."""
+    if r.random() < 0.4:
+        return plain("unknown")(r, last)
+    slots = _STOCK["TALK"]
+    text = r.choice(slots["t"]).format(**{name: r.choice(texts) for name, texts in slots.items()})
+    return text, {"kind": "unknown"}
+
+
 def goal(r: R, _: int) -> Saying:
     """A goal of any sort; long ones are cut by the prompt, not here."""
     lead = r.choice(("", "", "", "", "new goal: ", "next: ", "and now ", "forget that. ", "another one: "))
@@ -132,7 +141,7 @@ MAKERS: tuple[tuple[Any, int], ...] = (
     (attempt, 14),
     (plain("stop"), 6),
     (goal, 11),
-    (plain("unknown"), 11),
+    (talk, 20),
 )
 WITHOUT_STUDY = ("goal", "unknown")
 """Kinds that come up where no study is open."""

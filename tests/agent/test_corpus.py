@@ -1,6 +1,7 @@
 """The corpus script: its examples are what the planner is asked and may answer, and a seed fixes them."""
 
 import json
+import random
 import re
 import subprocess
 import sys
@@ -15,7 +16,8 @@ from nightsmith.agent.conversing import ConverseRequest, Utterance
 EXAMPLES = Path(__file__).parents[2] / "examples" / "planner"
 SCRIPT = EXAMPLES / "corpus.py"
 SMALL = {"goals": 40, "tuning": 60, "blocked": 30, "honest": 20, "contrasts": 20, "sayings": 80, "proposals": 30}
-HELD_OUT = {"heldout.jsonl": 60, "heldout_tuning.jsonl": 40, "heldout_converse.jsonl": 80}
+SMALL |= {"demands": 20, "rich": 30, "lacking": 30, "small_talk": 30}
+HELD_OUT = {"heldout.jsonl": 60, "heldout_second.jsonl": 60, "heldout_tuning.jsonl": 40, "heldout_converse.jsonl": 80}
 DEMOS = (
     "Pre-train a small mixture-of-experts language model from scratch on ",
     "Fine-tune SmolLM2-135M-Instruct with LoRA on reasoning-gym:",
@@ -70,6 +72,23 @@ def test_the_gold_utterances_of_sayings_can_be_said_and_come_back(name: str):
         assert conversing.expand(conversing.compress(gold, found), request, found) == gold
 
 
+def test_other_names_of_files_leave_what_a_goal_means_as_it_is():
+    sys.path.insert(0, str(EXAMPLES))
+    import naming
+
+    gold = {"do": "train", "model": "./bot", "data": [{"r": "a.csv"}, {"r": "./notes", "as": "test"}]}
+    texts = set[str]()
+    for seed in range(20):
+        text, answer = naming.renamed(
+            random.Random(seed), "Fine-tune ./bot on a.csv, test on ./notes and ./bot2.", gold
+        )
+        first, second = (ref["r"] for ref in answer["data"])
+        assert text == f"Fine-tune {answer['model']} on {first}, test on {second} and ./bot2."
+        assert first.endswith(".csv")
+        texts.add(text)
+    assert len(texts) > 10
+
+
 def words(text: str) -> list[str]:
     return re.sub(r"\d+", "0", re.sub(r"[^\w\s]", "", text.lower())).split()
 
@@ -95,4 +114,4 @@ def test_nothing_held_out_is_trained_on_nor_anything_like_it(tmp_path: Path):
 
 
 def test_the_held_out_sets_are_large_enough_to_tell_planners_apart():
-    assert [len(cases(name)) >= least for name, least in HELD_OUT.items()] == [True, True, True]
+    assert all(len(cases(name)) >= least for name, least in HELD_OUT.items())

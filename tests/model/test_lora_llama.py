@@ -86,3 +86,18 @@ def test_adapters_survive_the_way_through_peft_names(folder):
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
     with pytest.raises(KeyError):
         other.load_peft_state({})
+
+
+def test_a_token_that_counts_three_times_adds_three_times_its_loss_and_its_gradient(folder):
+    shape, (ids, targets) = LoraShape(rank=4), example()
+    empty, thrice = torch.empty(0, dtype=torch.long), torch.ones(targets.shape)
+    thrice[:, 6] = 3
+    results = []
+    for weights in (None, (thrice - 1) / 2, thrice):
+        model = ours(folder, shape)
+        loss = model(Batch(empty, ids, targets, weights))
+        loss.backward()
+        results.append(torch.cat([loss.detach()[None], *(p.grad.flatten() for p in model.parameters())]))
+    even, token, weighted = results
+    assert (weighted - (even + 2 * token)).norm() / weighted.norm() < 0.08  # bf16; a wrong formula is off by 0.5
+    assert float(weighted[0]) == pytest.approx(float(even[0] + 2 * token[0]), rel=1e-3)

@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from nightsmith.record.errors import Damaged
 from nightsmith.trainer.adapter_rows import (
     IGNORED,
+    Lead,
     Row,
     batch_order,
     collate,
@@ -54,6 +55,14 @@ def test_a_batch_asks_for_exactly_the_completions_each_after_its_prompt(rows):
         assert [t for _, t in asked] == list(row.completion)
         assert inputs[: len(row)] == [*row.prompt, *row.completion]
         assert asked[0][0] + prefix_len == len(row.prompt) - 1
+
+
+@given(ROWS)
+def test_the_first_tokens_of_every_answer_count_as_much_as_asked_and_nothing_else_does(rows):
+    batch = collate(rows, common_prefix_len(rows), lead=Lead(tokens=1, weight=4))
+    for targets, weights in zip(batch.targets_NL, batch.weights_NL, strict=True):
+        assert weights[targets != IGNORED].tolist() == [4, 1]
+        assert weights[targets == IGNORED].count_nonzero() == 0
 
 
 def test_rows_of_one_family_share_its_beginning_and_a_mixed_batch_shares_what_both_begin_with():
