@@ -9,6 +9,7 @@ import transformers
 from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers.models.mistral4.configuration_mistral4 import Mistral4Config
 
 from nightsmith.model.bytes_tokenizer import bytes_tokenizer
 from nightsmith.model.files import ADAPTER_CONFIG, WEIGHTS, weight_files
@@ -94,7 +95,7 @@ def read_config(checkpoint: Path) -> dict[str, Any]:
 def _load_other(checkpoint: Path, config: dict[str, Any], dtype: torch.dtype) -> Any:
     transformers.logging.disable_progress_bar()
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = _class_of(config).from_pretrained(
             checkpoint, dtype=dtype, local_files_only=True, trust_remote_code=False, output_loading_info=True
         )
     except ValueError as error:
@@ -108,6 +109,11 @@ def _load_other(checkpoint: Path, config: dict[str, Any], dtype: torch.dtype) ->
     if unfit := sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]])):
         raise _damaged(checkpoint, f"{len(unfit)} weights are absent or of another shape, first {unfit[0]}")
     return model
+
+
+def _class_of(config: dict[str, Any]) -> Any:
+    """Plain Mistral4, e.g. the released Small 4, becomes ours: transformers' own scales attention otherwise."""
+    return Small4ForCausalLM if config["model_type"] == Mistral4Config.model_type else AutoModelForCausalLM
 
 
 def _damaged(checkpoint: Path, error: object) -> Damaged:

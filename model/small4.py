@@ -1,21 +1,37 @@
 """The Small 4 architecture: a thin subclass of transformers' Mistral4 that trains from scratch and is exportable.
 
 What differs from Mistral4: an own model type in the Auto classes; the softmax scale of attention is an explicit field
-(transformers 5.23 multiplies it by YaRN's mscale squared, which the released weights do not want); the router adds a
-balance loss per layer and computes in float32. Weight names are Mistral4's.
+(transformers 5.23 multiplies it by YaRN's mscale squared, which the released weights do not want); the routers are kept
+balanced and compute in float32. Weight names are Mistral4's.
 """
 
-from typing import Any, cast
+import math
+import warnings
+from pathlib import Path
+from typing import Any, Literal, cast
 
 import torch
 from huggingface_hub.dataclasses import strict
+from torch import Tensor, nn
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.auto.configuration_auto import AutoConfig
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 from transformers.models.mistral4.configuration_mistral4 import Mistral4Config
-from transformers.models.mistral4.modeling_mistral4 import Mistral4ForCausalLM
+from transformers.models.mistral4.modeling_mistral4 import Mistral4ForCausalLM, yarn_apply_mscale
 
 from nightsmith.model.presets import BOS, BYTE_VOCABULARY, EOS, PAD, Architecture
-from nightsmith.model.router import Small4Router
+from nightsmith.model.router import BIAS, Batch, Small4Router, data_parallel_groups, routers
+from nightsmith.record.errors import NightsmithError
+
+OWN_FIELDS = (
+    "balance_mode",
+    "router_aux_loss_coef",
+    "router_z_loss_coef",
+    "router_bias_update_rate",
+    "attn_softmax_scale",
+    "auto_map",
+)
+"""Fields of Small4Config that Mistral4Config does not have."""
 
 
 @strict
@@ -27,29 +43,117 @@ class Small4Config(Mistral4Config):
     # TRL reads this attribute of every registered class and dies where it is absent.
     auto_map: dict | None = None
 
+    balance_mode: Literal["none", "aux", "bias"] | None = None
+    """How the experts are kept evenly used: by a loss, by a selection bias (and the loss where its coefficient is above
+    0), or not. None: `aux` where router_aux_loss_coef is above 0, else `none`."""
     router_aux_loss_coef: float = 0.0
+    """Weight of each layer's load-balancing loss."""
+    router_z_loss_coef: float = 0.0
+    """Weight of each layer's z-loss (arXiv:2202.08906), which keeps the router's logits small; for any mode."""
+    router_bias_update_rate: float = 1e-3
+    """Step of the selection bias, in probability, in `bias` mode."""
     attn_softmax_scale: float | None = None
+    """What attention scores are multiplied with. None: head_dim ** -0.5, without YaRN's magnitude correction."""
 
     def __post_init__(self, **kwargs: Any) -> None:
-        """Fill in the softmax scale: head_dim ** -0.5, no YaRN magnitude correction."""
+        """Fill in what is None. Raises NightsmithError for settings that contradict each other."""
         super().__post_init__(**kwargs)
         if self.auto_map is None:
             self.auto_map = {}
         if self.attn_softmax_scale is None:
             self.attn_softmax_scale = self.qk_head_dim**-0.5
+            self._warn_of_magnitude_correction()
+        if self.balance_mode is None:
+            self.balance_mode = "aux" if self.router_aux_loss_coef else "none"
+        self._require_consistent_routing()
+
+    @classmethod
+    def from_mistral4(cls, config: Mistral4Config | dict[str, Any], **own: Any) -> "Small4Config":
+        """The config of a plain Mistral4 model, e.g. the released one; `own` sets the fields that it lacks."""
+        fields = dict(config) if isinstance(config, dict) else config.to_dict()
+        return cls(**{name: value for name, value in fields.items() if name not in _IDENTITY}, **own)
+
+    def to_released_config(self) -> Mistral4Config:
+        """The same model as a plain Mistral4Config, which transformers computes alike.
+
+        Raises:
+            NightsmithError: plain Mistral4 has no way to say this softmax scale.
+        """
+        fields = {name: value for name, value in self.to_dict().items() if name not in (*_IDENTITY, *OWN_FIELDS)}
+        released = Mistral4Config(**fields, architectures=["Mistral4ForCausalLM"])
+        scale, bare = self.attn_softmax_scale, self.qk_head_dim**-0.5
+        corrected = yarn_apply_mscale(released.rope_parameters, bare)
+        if _is_close(scale, corrected):
+            return released
+        if not _is_close(scale, bare):
+            raise NightsmithError(
+                f"attn_softmax_scale is {scale:g}; plain Mistral4 can say {bare:g} (head_dim ** -0.5) or {corrected:g} "
+                "(YaRN's mscale squared on top) only. Keep the checkpoint in Small 4 form."
+            )
+        cast(dict, released.rope_parameters).update(mscale_all_dim=0.0, attention_factor=_attention_factor(self))
+        return released
+
+    def _warn_of_magnitude_correction(self) -> None:
+        corrected = yarn_apply_mscale(self.rope_parameters, self.qk_head_dim**-0.5)
+        if not _is_close(corrected, self.attn_softmax_scale):
+            warnings.warn(
+                "This config asks for YaRN's magnitude correction but names no attn_softmax_scale. Attention scores "
+                f"are scaled by {self.attn_softmax_scale:.5f} (head_dim ** -0.5), as vLLM and NeMo do for the released "
+                f"Small 4; transformers 5.23 would scale by {corrected:.5f}. Before training on released weights, "
+                "compare a few answers with a served model, or set attn_softmax_scale.",
+                stacklevel=1,
+            )
+
+    def _require_consistent_routing(self) -> None:
+        if (self.n_group or 1) != 1:
+            raise NightsmithError(f"n_group is {self.n_group}: routed groups are not supported. Small 4 has n_group 1.")
+        coefficient = self.router_aux_loss_coef
+        if self.balance_mode == "aux" and not coefficient:
+            raise NightsmithError("balance_mode is 'aux' with router_aux_loss_coef 0. Set it above 0, e.g. to 0.01.")
+        if self.balance_mode == "none" and coefficient:
+            raise NightsmithError(
+                f"balance_mode is 'none' with router_aux_loss_coef {coefficient:g}. Set the coefficient to 0, or the "
+                "mode to 'aux'."
+            )
+
+
+_IDENTITY = ("model_type", "architectures", "transformers_version", "dtype", "head_dim", "qk_head_dim")
+"""Entries of a config's dict that name its class, or follow from others."""
 
 
 class Small4ForCausalLM(Mistral4ForCausalLM):
     """Mistral4ForCausalLM with Small4Router in every layer and the config's softmax scale."""
 
     config_class = Small4Config
+    _keep_in_fp32_modules_strict = [BIAS]
 
     def __init__(self, config: Small4Config) -> None:
         super().__init__(config)
         for layer in cast(Any, self.model.layers):
             layer.self_attn.scaling = config.attn_softmax_scale
-            layer.mlp.gate = Small4Router(config)
+            if hasattr(layer.mlp, "gate"):
+                layer.mlp.gate = Small4Router(config)
+        self.model.register_forward_pre_hook(self._begin_batch, with_kwargs=True)
         self.post_init()
+
+    def _begin_batch(self, _model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Tell the routers of each micro-batch. A hook of the backbone: TRL calls it past this class's `forward`."""
+        if not self.training:
+            return
+        inputs = args[0] if args else kwargs.get("input_ids")
+        batch = Batch(
+            _is_token(kwargs.get("attention_mask"), kwargs["inputs_embeds"] if inputs is None else inputs),
+            data_parallel_groups(self),
+        )
+        for router in routers(self.model):
+            router.begin(batch, counts=torch.is_grad_enabled())
+
+    def _initialize_missing_keys(self, *args: Any, **kwargs: Any) -> None:
+        """A checkpoint of another balance mode holds no bias: start it at zero, transformers leaves it undefined."""
+        super()._initialize_missing_keys(*args, **kwargs)
+        for router in routers(self):
+            if router.bias_E is not None and not getattr(router.bias_E, "_is_hf_initialized", False):
+                router.bias_E.zero_()
 
     @classmethod
     def _can_set_experts_implementation(cls) -> bool:
@@ -57,8 +161,20 @@ class Small4ForCausalLM(Mistral4ForCausalLM):
         return True
 
 
-def make_config(architecture: Architecture, *, router_aux_loss_coef: float = 0.0) -> Small4Config:
-    """The transformers config of an architecture. YaRN of factor 1 leaves positions as they are."""
+def _is_token(attention_mask: Any, inputs: Tensor) -> Tensor | None:
+    """Which of the (B, L) inputs are no padding, (B * L,); None: all, or a mask that does not say."""
+    if not isinstance(attention_mask, Tensor) or attention_mask.shape != inputs.shape[:2]:
+        return None
+    return attention_mask.flatten().bool()
+
+
+def make_config(architecture: Architecture, **routing: Any) -> Small4Config:
+    """The transformers config of an architecture. YaRN of factor 1 leaves positions as they are.
+
+    Args:
+        architecture: the shape.
+        routing: balancing fields of Small4Config, e.g. `router_aux_loss_coef=0.01`.
+    """
     byte_level = architecture.vocab_size == BYTE_VOCABULARY
     return Small4Config(
         vocab_size=architecture.vocab_size,
@@ -76,10 +192,10 @@ def make_config(architecture: Architecture, *, router_aux_loss_coef: float = 0.0
         v_head_dim=architecture.value_head_dim,
         max_position_embeddings=max(8192, architecture.seq_len),
         rope_parameters=_rope(architecture),
-        router_aux_loss_coef=router_aux_loss_coef,
         bos_token_id=BOS if byte_level else 1,
         eos_token_id=EOS if byte_level else 2,
         pad_token_id=PAD if byte_level else 11,
+        **routing,
     )
 
 
@@ -101,10 +217,38 @@ def _rope(architecture: Architecture) -> dict[str, float | int | str]:
     }
 
 
-def build(architecture: Architecture, *, router_aux_loss_coef: float = 0.0, seed: int) -> Small4ForCausalLM:
+def build(architecture: Architecture, *, seed: int, **routing: Any) -> Small4ForCausalLM:
     """A freshly initialised float32 model; equal arguments give bit-equal weights. Seeds torch's generator."""
     torch.manual_seed(seed)
-    return Small4ForCausalLM(make_config(architecture, router_aux_loss_coef=router_aux_loss_coef))
+    return Small4ForCausalLM(make_config(architecture, **routing))
+
+
+def save_as_mistral4(model: Small4ForCausalLM, folder: Path) -> None:
+    """Write the model as a plain Mistral4 checkpoint, which transformers loads without this package.
+
+    Raises:
+        NightsmithError: the released architecture cannot express its softmax scale, or a selection bias that is not 0.
+    """
+    released = model.config.to_released_config()
+    biased = [layer for layer, router in enumerate(routers(model)) if router.bias_E is not None and router.bias_E.any()]
+    if biased:
+        raise NightsmithError(
+            f"{len(biased)} of the routers, the first in layer {biased[0]}, choose experts with a selection bias "
+            "(balance_mode 'bias'), which plain Mistral4 does not have. Keep the checkpoint in Small 4 form, or train "
+            "with balance_mode 'aux'."
+        )
+    weights = {name: value for name, value in model.state_dict().items() if not name.endswith(BIAS)}
+    model.save_pretrained(folder, state_dict=weights)
+    released.save_pretrained(folder)
+
+
+def _attention_factor(config: Small4Config) -> float:
+    """What rotary embeddings are multiplied with under this config."""
+    return float(ROPE_INIT_FUNCTIONS["yarn"](config, torch.device("cpu"))[1])
+
+
+def _is_close(first: float | None, second: float | None) -> bool:
+    return first is not None and second is not None and math.isclose(first, second, rel_tol=1e-6)
 
 
 AutoConfig.register("small4", Small4Config)

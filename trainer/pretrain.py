@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nightsmith.model.files import weights_digest
-from nightsmith.model.router import take_health
+from nightsmith.model.health import take_health
 from nightsmith.model.small4 import build
 from nightsmith.trainer import checkpoint
 from nightsmith.trainer.attempt import Attempt, Ended

@@ -1,15 +1,17 @@
+import json
 import math
 
 import pytest
 import torch
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM
+from transformers.models.mistral4.configuration_mistral4 import Mistral4Config
 from transformers.models.mistral4.modeling_mistral4 import Mistral4ForCausalLM
 
 from nightsmith.model.files import weights_digest
 from nightsmith.model.load import load
 from nightsmith.model.presets import PRESETS
-from nightsmith.model.small4 import Small4Config, Small4ForCausalLM, build, make_config
+from nightsmith.model.small4 import Small4Config, Small4ForCausalLM, build, make_config, save_as_mistral4
 from nightsmith.record.errors import Damaged, NightsmithError
 
 torch.set_num_threads(1)
@@ -53,6 +55,95 @@ def test_the_softmax_scale_is_head_dim_to_the_minus_half_for_every_rope_setting(
     stretched.rope_parameters |= {"factor": 128.0, "mscale_all_dim": 1.0}
     assert Mistral4ForCausalLM(stretched).model.layers[0].self_attn.scaling == pytest.approx(2.206 * 16**-0.5, rel=1e-3)
     assert Small4ForCausalLM(stretched).model.layers[0].self_attn.scaling == pytest.approx(16**-0.5)
+
+
+def scale_of(config: Mistral4Config, model_class: type = Mistral4ForCausalLM) -> float:
+    """What attention scores are multiplied with, as a model of this config really does."""
+    config.num_hidden_layers = 1
+    with torch.device("meta"):
+        return model_class(config).model.layers[0].self_attn.scaling
+
+
+def test_each_source_of_the_released_config_gives_the_softmax_scale_that_is_documented() -> None:
+    # transformers 5.23: 128 ** -0.5 times YaRN's mscale (0.1 ln 128 + 1) squared.
+    assert scale_of(Mistral4Config()) == pytest.approx(0.19497, abs=5e-6)
+    # vLLM 0.33 and NeMo, from Mistral's own `apply_scale: false`: 128 ** -0.5 alone.
+    vllm_and_nemo = 128**-0.5
+    assert vllm_and_nemo == pytest.approx(0.08839, abs=5e-6)
+    with pytest.warns(UserWarning, match=r"scaled by 0\.08839 .* transformers 5\.23 would scale by 0\.19497"):
+        ours = Small4Config()
+    assert scale_of(ours, Small4ForCausalLM) == vllm_and_nemo
+    # The two keys that make unmodified transformers agree: exported configs carry them.
+    assert scale_of(ours.to_released_config()) == vllm_and_nemo
+
+
+def test_a_config_warns_only_where_the_sources_disagree_and_no_scale_is_named(recwarn) -> None:
+    released = Mistral4Config().to_dict()
+    Small4Config.from_mistral4(released, attn_softmax_scale=0.195)
+    make_config(PRESETS["small4"])
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match="attn_softmax_scale"):
+        Small4Config.from_mistral4(released)
+
+
+def test_released_weights_load_as_ours_with_a_warning_and_come_back_from_ours_to_plain_transformers(tmp_path) -> None:
+    magnified = make_config(NANO)
+    magnified.rope_parameters |= {"factor": 128.0, "mscale_all_dim": 1.0}
+    fields = Mistral4Config().to_dict().keys() - {"model_type"}
+    torch.manual_seed(0)
+    plain = Mistral4ForCausalLM(Mistral4Config(**{k: v for k, v in magnified.to_dict().items() if k in fields})).eval()
+    plain.save_pretrained(tmp_path / "released")
+    with pytest.warns(UserWarning, match="attn_softmax_scale"):
+        ours = load(tmp_path / "released")
+    assert type(ours) is Small4ForCausalLM
+    save_as_mistral4(ours, tmp_path / "exported")
+    back = Mistral4ForCausalLM.from_pretrained(tmp_path / "exported").eval()
+    assert json.loads((tmp_path / "exported" / "config.json").read_text())["model_type"] == "mistral4"
+    with torch.inference_mode():
+        exported, served, stock = back(tokens()).logits, ours(tokens()).logits, plain(tokens()).logits
+    torch.testing.assert_close(exported, served, atol=1e-6, rtol=0)
+    assert not torch.allclose(served, stock, atol=1e-4)
+
+
+def test_our_checkpoints_are_read_by_unmodified_transformers(tmp_path) -> None:
+    model = build(NANO, seed=0, router_aux_loss_coef=0.01).eval()
+    model.save_pretrained(tmp_path)
+    plain = Mistral4ForCausalLM.from_pretrained(tmp_path).eval()
+    with torch.inference_mode():
+        torch.testing.assert_close(plain(tokens()).logits, model(tokens()).logits, atol=1e-6, rtol=0)
+
+
+def test_what_the_released_architecture_cannot_express_is_not_exported(tmp_path) -> None:
+    balanced = build(NANO, seed=0, balance_mode="bias")
+    save_as_mistral4(balanced, tmp_path / "unbiased")
+    assert Mistral4ForCausalLM.from_pretrained(tmp_path / "unbiased").config.model_type == "mistral4"
+    balanced.model.layers[1].mlp.gate.bias_E[3] = 1e-3
+    with pytest.raises(NightsmithError, match=r"1 of the routers, the first in layer 1, .* selection bias"):
+        save_as_mistral4(balanced, tmp_path / "biased")
+    odd = make_config(NANO)
+    odd.attn_softmax_scale = 0.3
+    with pytest.raises(NightsmithError, match=r"attn_softmax_scale is 0\.3; plain Mistral4 can say 0\.25"):
+        odd.to_released_config()
+    assert not (tmp_path / "biased").exists()
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"balance_mode": "aux"}, "router_aux_loss_coef 0"),
+        ({"balance_mode": "none", "router_aux_loss_coef": 0.1}, "Set the coefficient to 0"),
+        ({"n_group": 8}, "n_group is 8"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(fields: dict, told: str) -> None:
+    with pytest.raises(NightsmithError, match=told):
+        Small4Config(attn_softmax_scale=0.1, **fields)
+
+
+def test_the_balance_mode_follows_from_the_coefficient_where_it_is_not_named() -> None:
+    assert make_config(NANO).balance_mode == "none"
+    assert make_config(NANO, router_aux_loss_coef=0.01).balance_mode == "aux"
+    assert make_config(NANO, balance_mode="bias", router_aux_loss_coef=0.01).balance_mode == "bias"
 
 
 def test_logits_equal_those_of_plain_mistral4_with_the_same_weights() -> None:
