@@ -46,7 +46,7 @@ def _checks(workspace: Path | None) -> Iterator[Check]:
     yield probes.machine()
     yield probes.packages()
     yield from probes.places(workspace)
-    yield from probes.engines()
+    yield probes.engine()
     yield from probes.sandboxes()
     yield from probes.schedulers()
     yield probes.offline()
@@ -99,7 +99,7 @@ def _keeps_to_schema(text: str) -> bool:
 def _line(check: Check) -> str:
     """The state, what, which, and on the next line how to get it."""
     width = min(shutil.get_terminal_size().columns, WIDEST)
-    mark = "MISSING" if check.needed and check.state is State.MISSING else check.state.value
+    mark = "found" if check.state is State.FOUND else "MISSING" if check.needed else "absent"
     lines = textwrap.wrap(f"{check.name}: {check.detail}", width - 9, break_long_words=True) or [""]
     lines += textwrap.wrap(f"→ {check.mend}", width - 9) if check.mend else []
     return "\n".join(f"{mark if not number else '':8} {line}" for number, line in enumerate(lines))

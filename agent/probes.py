@@ -21,7 +21,6 @@ from nightsmith.record.offline import OFFLINE, child_environment
 from nightsmith.record.workspace import find_root
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "mlflow", "langgraph", "duckdb", "optuna", "xllamacpp")
-ENGINES = ("vllm", "axolotl", "nemo")
 FREE_BYTES = 500 * 2**20
 """Free disk below which preflight refuses a study."""
 TORCH_WAIT_S = 60.0
@@ -132,16 +131,11 @@ def _torch_checks(child: subprocess.Popen[str]) -> Iterator[Check]:
         )
 
 
-def engines() -> Iterator[Check]:
-    """Engines beside the own trainer and planner."""
-    mends = {
-        "vllm": "pip install vllm on a machine with a GPU, serve a model, set planner.url in nightsmith.toml.",
-        "axolotl": "Not used by this version.",
-        "nemo": "Not used by this version.",
-    }
-    for name in ENGINES:
-        path = shutil.which(name)
-        yield found(name, path) if path else missing(name, "not on PATH; optional", mends[name])
+def engine() -> Check:
+    """The engine that serves a larger planner than the embedded one."""
+    path = shutil.which("vllm")
+    mend = "pip install vllm on a machine with a GPU, serve a model, set planner.url in nightsmith.toml."
+    return found("vllm", path) if path else missing("vllm", "not on PATH; only for a larger planner", mend)
 
 
 def sandboxes() -> Iterator[Check]:
