@@ -61,16 +61,18 @@ def _point(trial: TrialView) -> Point:
 
 def _context(view: StudyView) -> dict[str, object]:
     curve = curve_of(view)
+    first, more, lead = account.outcome_sentence(view).partition(". ")
     label = f"Best {figures.metric_label(view.metric)} so far by trial"
     return {
         "view": view,
         "telling": telling(view),
         "rest": rest(view),
         "label": figures.metric_label(view.metric),
-        "sentence": account.outcome_sentence(view),
+        "headline": f"{first}." if more else first,
+        "lead": lead,
         "targets": account.targets_words(view),
         "baseline_note": side_words.baseline_note(view),
-        "sides_heading": side_words.heading(view.sides) if view.sides else "",
+        "sides_heading": side_words.heading(view) if view.sides else "",
         "audits": side_words.audit_words(view),
         "range_words": side_words.range_words,
         "metric_label": figures.metric_label,

@@ -1,7 +1,7 @@
 """What is said of a baseline that is a model as it is, of the rows that were trained on, and of both sides' figures."""
 
 from nightsmith.agent import figures
-from nightsmith.agent.side_view import Figure, SideBySide
+from nightsmith.agent.side_view import Figure
 from nightsmith.agent.view import JobView, StudyView
 
 TRAINED_ROWS, TOO_LONG, TRAINED_TOKENS = "data/rows", "data/rows_too_long", "data/trained_tokens"
@@ -17,10 +17,12 @@ def baseline_note(view: StudyView) -> str:
     return f"{count} seed{'' if count == 1 else 's'}{noise}"
 
 
-def heading(sides: SideBySide) -> str:
-    """What is compared."""
+def heading(view: StudyView) -> str:
+    """What is compared; of a baseline with seeds, the one run that is."""
+    sides = view.sides
+    assert sides is not None
     name = f"the winner, trial {sides.trial}" if sides.is_winner else f"the best screened trial, {sides.trial}"
-    return f"The baseline and {name}"
+    return f"The baseline and {name}{'' if view.has_fixed_reference else ', one run of each'}"
 
 
 def range_words(metric: str, figure: Figure) -> str:
