@@ -1,6 +1,6 @@
 """kill -9 of the agent or of a worker at many moments of a study, then `nightsmith resume`: same jobs, same verdict.
 
-    python benchmarks/kill_matrix.py [--study pretrain|sft] [--moments 20] [--json out.json]
+    python benchmarks/kill_matrix.py [--study pretrain|sft] [--moments 20] [--first 0] [--json out.json]
 
 The study is small and real (command line, training, MLflow); only the planner is a double that answers the same each
 time. Bounded by trials, its verdicts must be those of the undisturbed run. Every job has one key and one result.
@@ -11,6 +11,7 @@ import json
 import os
 import random
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -48,31 +49,29 @@ def facts(place: tiny_study.Bench) -> dict[str, Any]:
 
 
 def disturbed(study: str, folder: Path, at_s: float, victim: str) -> tuple[dict[str, Any], int, str]:
-    """Run the study, kill the victim after `at_s` seconds, resume to the end."""
+    """Run the study, kill the victim after `at_s` seconds, go on to the end as a person would."""
     with bench(study, folder) as place:
         agent = place.start("run", GOALS[study], "--yes", "--json")
         time.sleep(at_s)
-        killed = kill(agent.pid, victim, place.workspace)
         if victim == "agent":
+            os.kill(agent.pid, signal.SIGKILL)
             agent.wait()
-            ended = place.run("resume", "s1", "--yes", "--json")
-            code, errors = ended.returncode, ended.stderr
-        else:
-            errors = agent.communicate(timeout=600)[1]
-            code = agent.returncode
-        return facts(place), code, f"{killed} {errors[-200:]}".strip()
+            again = ("resume", "s1") if "trials" in place.show() else ("run", GOALS[study])
+            ended = place.run(*again, "--yes", "--json")
+            return facts(place), ended.returncode, f"then {again[0]} {ended.stderr[-200:]}".strip()
+        killed = kill_worker(agent, place.workspace)
+        errors = agent.communicate(timeout=600)[1]
+        return facts(place), agent.returncode, f"{killed} {errors[-200:]}".strip()
 
 
-def kill(agent_pid: int, victim: str, workspace: Path) -> str:
-    """Kill -9 the agent, or one of its workers, which live in sessions of their own: found by their run folders."""
-    if victim == "agent":
-        os.kill(agent_pid, signal.SIGKILL)
-        return "agent killed"
-    workers = [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and is_worker(p, workspace)]
-    if not workers:
-        return "no worker alive"
-    os.kill(random.choice(workers), signal.SIGKILL)
-    return f"1 of {len(workers)} workers killed"
+def kill_worker(agent: "subprocess.Popen[str]", workspace: Path) -> str:
+    """Kill -9 a worker of the study, or the next one to start. Workers live in sessions of their own."""
+    while agent.poll() is None:
+        if workers := [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and is_worker(p, workspace)]:
+            os.kill(random.choice(workers), signal.SIGKILL)
+            return f"1 of {len(workers)} workers killed"
+        time.sleep(0.05)
+    return "no worker was left"
 
 
 def is_worker(process: Path, workspace: Path) -> bool:
@@ -89,6 +88,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--study", choices=sorted(GOALS), default="pretrain")
     parser.add_argument("--moments", type=int, default=20)
+    parser.add_argument("--first", type=int, default=0, help="go on from this moment")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     random.seed(0)
@@ -101,7 +101,7 @@ def main() -> int:
         wall_s = time.monotonic() - started
         print(f"undisturbed: {wall_s:.0f} s, exit {code}, {expected['outcome']} {expected['decisions']}", flush=True)
         rows = []
-        for number in range(args.moments):
+        for number in range(args.first, args.moments):
             at_s = wall_s * (number + 0.5) / args.moments
             victim = "agent" if number % 2 == 0 else "worker"
             found, ended, note = disturbed(args.study, root / f"run{number}", at_s, victim)
