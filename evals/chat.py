@@ -44,7 +44,7 @@ def score_chat(
     """
     model.eval()
     chat = ChatFormat(tokenizer)
-    token_rows = chat.last_answers([row.messages for row in rows])
+    token_rows = chat.last_answers([row.messages for row in rows], [row.tools for row in rows])
     _require_context(model, rows, token_rows, suite.max_new_tokens if suite.answers else 0)
     asked = _Asked(model, token_rows, tokenizer.pad_token_id, on_batch, passes=2 if suite.answers else 1)
     references = [row.messages[-1]["content"] for row in rows]

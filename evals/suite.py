@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightsmith.evals.types import Evaluation, SuiteSpec
-from nightsmith.model.chat_rows import Message, parse_messages
+from nightsmith.model.chat_rows import Message, Tool, parse_messages, parse_tools
 from nightsmith.record.digest import file_digest
 from nightsmith.record.errors import Damaged
 
@@ -43,6 +43,8 @@ class ChatRow:
 
     row_id: str
     messages: tuple[Message, ...]
+    tools: tuple[Tool, ...] = ()
+    """What the model may call."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,8 +100,8 @@ def select_rows(suite: SuiteSpec) -> list[Row]:
 
     Raises EvidenceMissing without the file and EvidenceAltered where its bytes are not those of the suite.
     """
-    pairs = _sorted_column(suite, "text")
-    return [Row(row, text.encode()[: suite.max_bytes]) for row, text in pairs[: suite.max_items]]
+    rows = _sorted_rows(suite, "text")
+    return [Row(row, text.encode()[: suite.max_bytes]) for row, text, _ in rows[: suite.max_items]]
 
 
 def select_conversations(suite: SuiteSpec) -> list[ChatRow]:
@@ -108,22 +110,23 @@ def select_conversations(suite: SuiteSpec) -> list[ChatRow]:
     Raises as `select_rows`, and NightsmithError for a row that is no conversation with an answer.
     """
     rows: list[ChatRow] = []
-    for row_id, text in _sorted_column(suite, "messages"):
+    for row_id, text, tools in _sorted_rows(suite, "messages", optional="tools"):
         messages = parse_messages(text, row_id)
         if messages[-1]["content"].strip():
-            rows.append(ChatRow(row_id, messages))
+            rows.append(ChatRow(row_id, messages, parse_tools(tools, row_id)))
         if len(rows) == suite.max_items:
             break
     return rows
 
 
-def _sorted_column(suite: SuiteSpec, column: str) -> list[tuple[str, str]]:
-    """(row id, value) of each row of the suite's file that has a value, by row id."""
+def _sorted_rows(suite: SuiteSpec, column: str, optional: str = "") -> list[tuple[str, str, str]]:
+    """(row id, value, value of the optional column or "") of each row of the suite's file with a value, by row id."""
     path = Path(suite.data)
     _require(path, suite.data_digest, "evaluation data")
-    table = _read_table(path, ["row_id", column])
-    pairs = zip(table["row_id"], table[column], strict=True)
-    return sorted((str(row), str(value)) for row, value in pairs if value)
+    table = _read_table(path, ["row_id", column], optional=[optional])
+    more = table.get(optional, [None] * len(table["row_id"]))
+    rows = zip(table["row_id"], table[column], more, strict=True)
+    return sorted((str(row), str(value), str(other or "")) for row, value, other in rows if value)
 
 
 def write_items(path: Path, items: Items) -> str:

@@ -54,7 +54,7 @@ class SuiteSpec(Contract):
     """What is evaluated: one data file, the items taken from it, the window in which the model reads them."""
 
     data: str
-    """Absolute path of a parquet file with columns `row_id` and `text`, for `chat` also `messages`."""
+    """Absolute path of a parquet file with columns `row_id` and `text`, for `chat` also `messages` (and `tools`)."""
     data_digest: str
     """SHA-256 of that file; an evaluation on other bytes is TAMPERED."""
     split: Literal["dev", "sealed"]

@@ -15,6 +15,7 @@ from nightsmith.model.bytes_tokenizer import bytes_tokenizer
 from nightsmith.model.files import ADAPTER_CONFIG, WEIGHTS, weight_files
 from nightsmith.model.presets import BYTE_VOCABULARY
 from nightsmith.model.small4 import Small4Config, Small4ForCausalLM
+from nightsmith.model.small4_tokenizer import VOCABULARY, small4_tokenizer
 from nightsmith.record.errors import Damaged, NightsmithError
 
 TOKENIZER_FILES = (
@@ -24,8 +25,11 @@ TOKENIZER_FILES = (
     "vocab.json",
     "vocab.txt",
     "spiece.model",
+    "tekken.json",
 )
 """One of them is there where a folder has a tokenizer."""
+_BROUGHT_ALONG = {BYTE_VOCABULARY: bytes_tokenizer, VOCABULARY: small4_tokenizer}
+"""Tokenizers of Small 4 style models by vocabulary size."""
 
 
 def load(checkpoint: Path, *, dtype: torch.dtype = torch.float32) -> Any:
@@ -58,7 +62,10 @@ def load_weights(model: nn.Module, checkpoint: Path) -> None:
 
 
 def load_tokenizer(checkpoint: Path) -> Any:
-    """The tokenizer of a model folder, with a token to pad with. Byte-level models have none of their own.
+    """The tokenizer of a model folder, with a token to pad with.
+
+    Small 4 style models need none of their own: by their vocabulary they are byte-level, or have the one that comes
+    along.
 
     Raises:
         NightsmithError: there is none, or it cannot be read.
@@ -67,8 +74,8 @@ def load_tokenizer(checkpoint: Path) -> Any:
     folder = checkpoint if _has_tokenizer(checkpoint) else _whole_model(checkpoint)
     if _has_tokenizer(folder):
         tokenizer = _read_tokenizer(folder)
-    elif config["model_type"] == Small4Config.model_type and config.get("vocab_size") == BYTE_VOCABULARY:
-        tokenizer = bytes_tokenizer()
+    elif config["model_type"] == Small4Config.model_type and config.get("vocab_size") in _BROUGHT_ALONG:
+        tokenizer = _BROUGHT_ALONG[config["vocab_size"]]()
     else:
         raise NightsmithError(
             f"{checkpoint} has no tokenizer: none of {', '.join(TOKENIZER_FILES)} is there. Save it with the model "
@@ -138,7 +145,11 @@ def _has_tokenizer(folder: Path) -> bool:
 def _read_tokenizer(folder: Path) -> Any:
     try:
         if (folder / "tokenizer_config.json").is_file():
-            return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            return AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False, mistral_format=False
+            )
+        if not (folder / "tokenizer.json").is_file() and (folder / "tekken.json").is_file():
+            return small4_tokenizer(folder / "tekken.json")
         # Without a config the class of the model's family would invent special tokens that the vocabulary lacks.
         return PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
     except Exception as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nightsmith.evals.suite import EvidenceAltered
-from nightsmith.model.chat_rows import ChatFormat, TokenRow, parse_messages
+from nightsmith.model.chat_rows import ChatFormat, TokenRow, parse_messages, parse_tools
 from nightsmith.record.digest import file_digest
 from nightsmith.record.errors import NightsmithError
 from nightsmith.trainer.spec import SftSpec
@@ -56,10 +56,10 @@ def training_rows(spec: SftSpec, tokenizer: Any) -> TrainingRows:
 
 
 def _chat(spec: SftSpec, tokenizer: Any) -> TrainingRows:
-    names, texts = _columns(spec, "messages")
+    names, texts, tools = _chat_columns(spec)
     chat = ChatFormat(tokenizer)
-    conversations = [parse_messages(text, name) for name, text in zip(names, texts, strict=True)]
-    rendered = [(name, row) for name, rows in zip(names, chat.render(conversations), strict=True) for row in rows]
+    rows = chat.render(list(map(parse_messages, texts, names)), list(map(parse_tools, tools, names)))
+    rendered = [(name, row) for name, found in zip(names, rows, strict=True) for row in found]
     fitting = [(name, row) for name, row in rendered if len(row) <= spec.max_len]
     audit(fitting, chat.stop_ids)
     return TrainingRows(
@@ -104,7 +104,7 @@ def _labels(row: TokenRow) -> list[int]:
 
 def _text(spec: SftSpec, tokenizer: Any) -> TrainingRows:
     """Every token of every text and its EOS, cut into rows of `max_len`: no row holds two texts."""
-    _, texts = _columns(spec, "text")
+    texts = _strings(_table(spec, "text"), "text")
     end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
     pieces = [
         tokens[start : start + spec.max_len]
@@ -116,7 +116,19 @@ def _text(spec: SftSpec, tokenizer: Any) -> TrainingRows:
     return TrainingRows(rows, rows)
 
 
-def _columns(spec: SftSpec, column: str) -> tuple[list[str], list[str]]:
+def _chat_columns(spec: SftSpec) -> tuple[list[str], list[str], list[str]]:
+    """Row ids, messages, and tools where the data have such a column."""
+    table = _table(spec, "messages")
+    tools = _strings(table, "tools") if "tools" in table.column_names else [""] * len(table)
+    return _strings(table, "row_id"), _strings(table, "messages"), tools
+
+
+def _strings(table: Any, column: str) -> list[str]:
+    return ["" if value is None else str(value) for value in table[column].to_pylist()]
+
+
+def _table(spec: SftSpec, column: str) -> Any:
+    """The training data, with that column. Raises EvidenceAltered, NightsmithError."""
     path = Path(spec.data)
     if (found := file_digest(path)) != spec.data_digest:
         raise EvidenceAltered(
@@ -130,4 +142,4 @@ def _columns(spec: SftSpec, column: str) -> tuple[list[str], list[str]]:
             f"{path} has no column {column!r} (columns: {', '.join(table.column_names)}). Build the dataset with "
             f"rows={spec.rows!r}."
         )
-    return [str(name) for name in table["row_id"].to_pylist()], [str(text) for text in table[column].to_pylist()]
+    return table

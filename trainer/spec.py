@@ -64,7 +64,7 @@ class SftSpec(Contract):
     rows: Literal["chat", "text"] = "chat"
     """`chat`: column `messages`, only assistant turns are trained. `text`: column `text`, every token is trained."""
     data: str
-    """Absolute path of a parquet file with columns `row_id`, `text` and (chat) `messages`."""
+    """Absolute path of a parquet file with columns `row_id`, `text` and (chat) `messages`, perhaps `tools`."""
     data_digest: str
     """SHA-256 of that file."""
     adaptation: Literal["full", "lora"] = "lora"
