@@ -21,7 +21,7 @@ NONE = "none"
 Changes = Mapping[str, str]
 """Name -> value, as typed."""
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|sec|seconds?|m|min|minutes?|h|hours?)")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(seconds?|sec|s|minutes?|min|m|hours?|h)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 _COUNT = re.compile(r"(\d+(?:\.\d+)?(?:e\d+)?)\s*([kKmMgG]?)")
 _SCALE = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9}

@@ -6,6 +6,7 @@ from typing import Any
 
 from nightsmith.agent import night_install, night_view
 from nightsmith.agent.opening import opened
+from nightsmith.agent.standing import is_driven
 from nightsmith.record import approvals, schedules
 from nightsmith.record.clock import Clock, utc_now
 from nightsmith.record.schedules import ScheduleRow
@@ -59,6 +60,11 @@ def remove(name: str, path: Path | None, *, now: Clock = utc_now) -> int:
     approvals.revoke(ws, row.account, now=now)
     night_install.follow(ws, now)
     print(f"Removed {name}. What it ran stays in `nightsmith night history`.")
+    for study in (night.study for night in schedules.unfinished(ws, row.id) if night.study):
+        if is_driven(ws, study):
+            print(f"Its night is still running and goes on to its end; to end it now: nightsmith stop {study}")
+        else:
+            print(f"Its last night was cut off and is not taken up again: nightsmith resume {study}, or stop {study}")
     return 0
 
 

@@ -25,6 +25,8 @@ _OFFSET = re.compile(r"UTC([+-])(\d{1,2})")
 _NUMBER = r"\d+(?:\.\d+)?(?:e\d+)?[kKmMgG]?"
 _COUNTED = re.compile(rf"({_NUMBER})\s*(trials?|tokens?|gpu[ _-]?h(?:ours?)?)", re.IGNORECASE)
 _NAMED = re.compile(r"(\w+)\s*[= ]\s*(.+)")
+_WORD_AFTER = re.compile(rf"{_NUMBER}\s+([A-Za-z_-]+)")
+_UNITS = ("trials", "tokens", "GPU-hours", "hours", "minutes", "seconds")
 
 
 class CannotSchedule(NightsmithError):
@@ -106,6 +108,11 @@ def _limit(part: str) -> tuple[str, str]:
     if counted := _COUNTED.fullmatch(part):
         unit = counted[2].lower()
         return "gpu_hours" if unit.startswith("gpu") else unit.rstrip("s") + "s", counted[1]
+    word = _WORD_AFTER.fullmatch(part)
+    if word and word[1][0].lower() not in "smh":
+        raise CannotSchedule(
+            f"--budget {part!r}: {word[1]!r} is no unit.{did_you_mean(word[1], _UNITS)} Give e.g. '5 trials, 8h'."
+        )
     if part[0].isdigit():
         return "time", part
     named = _NAMED.fullmatch(part)

@@ -97,14 +97,18 @@ def packages() -> Check:
 
 def torch() -> Callable[[], Iterator[Check]]:
     """Start importing torch in a child: seconds. Returns what waits for its answer."""
-    child = subprocess.Popen(
-        [sys.executable, "-P", "-c", _TORCH],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=child_environment({}),
-    )
+    try:
+        child = subprocess.Popen(
+            [sys.executable, "-P", "-c", _TORCH],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=child_environment({}),
+        )
+    except OSError as error:
+        refused = missing("torch", str(error), f"Let this user start {sys.executable}.", needed=True)
+        return lambda: iter([refused])
     return lambda: _torch_checks(child)
 
 

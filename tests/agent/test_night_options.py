@@ -49,13 +49,14 @@ def test_days_that_are_none_are_refused_with_examples(text: str) -> None:
         ("1 trial; 1h30m", {"trials": "1", "time": "1h30m"}),
         ("2M tokens, 40 GPU-hours", {"tokens": "2M", "gpu_hours": "40"}),
         ("time_per_trial=10m", {"time_per_trial": "10m"}),
+        ("8 hours", {"time": "8 hours"}),
     ],
 )
 def test_a_budget_is_read_by_unit_or_by_name(text: str, expected: dict[str, str]) -> None:
     assert night_words.budget(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "lots", "trails=5", "target=0.2", "learning_rate=1"])
+@pytest.mark.parametrize("text", ["", "lots", "trails=5", "5 trails", "target=0.2", "learning_rate=1"])
 def test_a_budget_names_limits_and_nothing_else(text: str) -> None:
     with pytest.raises(CannotSchedule, match="trials"):
         night_words.budget(text)
@@ -147,7 +148,7 @@ def test_an_unattended_run_needs_an_end() -> None:
 
 
 def test_the_budget_of_a_night_replaces_the_goals_and_says_so() -> None:
-    one, sources = night_add.nightly(EVERY_WEEKNIGHT, {"/schedule/cron": "default"}, Asked(budget="2 trials, 8h"))
+    one, sources = night_add.nightly(EVERY_WEEKNIGHT, {"/schedule/cron": "default"}, Asked(budget="2 trials, 8 hours"))
     assert one.schedule is None
     assert (one.budget.max_trials, one.budget.wall_clock_s) == (2, 8 * 3600)
     assert sources == {"/budget/max_trials": night_add.ASKED, "/budget/wall_clock_s": night_add.ASKED}

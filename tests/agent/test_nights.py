@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from simulated_nights import PLAN, SPEC, Killed, Nights, asks, dies, ends, interrupted, raises
 from study_factory import workspace_in_memory
 
-from nightsmith.agent import account, dossier, history, night_view, window
+from nightsmith.agent import account, dossier, history, night, night_view, window
+from nightsmith.agent.standing import lock_name
+from nightsmith.agent.study import Desk, Ending
 from nightsmith.agent.window import Window
 from nightsmith.record import approvals, audit, budget, schedules, studies
 from nightsmith.record.budget import Budget
@@ -248,6 +250,26 @@ def test_the_report_of_a_night_names_the_schedule_that_started_it(nights: Nights
         "Nobody was watching: the schedule weeknights started it, due Mon 2026-03-23 22:00 until 07:00 (Europe/Paris)."
     )
     assert account.night_words(history.load(nights.ws, studies.create(nights.ws, "By hand."))) == ""
+
+
+def test_a_schedule_that_is_removed_while_its_night_runs_lets_it_end_and_starts_no_other(
+    nights: Nights, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = nights.schedule()
+
+    def is_removed_meanwhile(nights: Nights, study: str, desk: Desk) -> Ending:
+        assert nights.ask_approval(study, desk)
+        with nights.ws.lock(lock_name(study)):
+            night.remove("weeknights", nights.ws.root, now=nights.now)
+        studies.finish(nights.ws, study, "MET")
+        return Ending.DONE
+
+    nights.acts = [is_removed_meanwhile]
+    nights.wake(at=paris(23))
+    assert nights.told(row) == [("Mon 22:00", "MET")]
+    assert "still running and goes on to its end; to end it now: nightsmith stop s1" in capsys.readouterr().out
+    nights.wake(at=paris(24))
+    assert [study for study, _ in nights.driven] == ["s1"]
 
 
 def test_exit_statuses_of_several_schedules_are_told_by_the_gravest(nights: Nights) -> None:
