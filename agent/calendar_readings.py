@@ -29,12 +29,24 @@ _ZONE_RE = re.compile(
     r"UTC(?:[+-]\d{1,2})?|GMT|CET|CEST|EST|PST|EDT|PDT)\b"
 )
 _DAY = "(?:" + "|".join(lexicon.DAYS) + ")s?"
+_SHORT_DAY = "(?:mon|tue|tues|wed|thu|thur|thurs|fri|sat|sun)"
 _EVERY_RE = re.compile(
     r"\b(?:(?:every|each)\s(?:weekday|weeknight|work ?day|working day|night|evening|day|morning|weekend|hour|week|"
     rf"{_DAY}(?:(?:,\s?|\sand\s|,\sand\s){_DAY})*)s?"
     r"|nightly|daily|hourly|weekly|weeknights|weekdays|weekends"
     rf"|on\s(?:{_DAY}(?<=s)|weeknights|weekdays)"
+    rf"|{_SHORT_DAY}(?:(?:,\s?|/|\s?&\s?|,?\sand\s){_SHORT_DAY})+"
     r"|(?:monday|mon)\s?(?:to|through|till|until|-|–)\s?(?P<range>friday|fri|thursday|saturday))\b",
+    re.IGNORECASE,
+)
+_HOURS_RE = re.compile(
+    r"\bevery\s(?P<n>2|3|4|6|8|12|two|three|four|six|eight|twelve)\s(?:hours|hrs|h)\b", re.IGNORECASE
+)
+_ENDS_RE = re.compile(
+    r"\b(?:until|till?|by|before|to|stop(?:s|ping)? at|end(?:s|ing)? at)\s(?:at the latest\s)?$", re.IGNORECASE
+)
+_MONTHLY_RE = re.compile(
+    r"\b(?:monthly|every month|(?:every|each|on the) (?:1st|first)(?: day)? of (?:the|every|each) month)\b",
     re.IGNORECASE,
 )
 
@@ -89,19 +101,30 @@ def zones(text: str) -> Iterator[Reading]:
 
 def recurrences(text: str, clock: list[Reading]) -> Iterator[Reading]:
     """Cron lines for recurrences, with each time of the text (without one: 22:00)."""
+    for match in _HOURS_RE.finditer(text):
+        step = int(lexicon.NUMBER_WORDS.get(match["n"].lower(), 0)) or int(match["n"])
+        yield _cron(f"0 */{step} * * *", match, "recurrence")
     for match in _EVERY_RE.finditer(text):
-        days = _days(match)
-        hours = [reading for reading in clock if reading.kind == "time" and abs(reading.span[0] - match.end()) < 80][:3]
         if "hour" in match.group().lower():
-            yield Reading("cron", "0 * * * *", match.span(), "recurrence", None, "cron 0 * * * *")
-        for reading in hours:
-            hour, minute = str(reading.value).split(":")
-            line = f"{int(minute)} {int(hour)} * * {days}"
-            yield Reading("cron", line, match.span(), f"recurrence with {reading.value}", None, f"cron {line}")
-        if not hours and "hour" not in match.group().lower():
-            yield Reading(
-                "cron", f"0 22 * * {days}", match.span(), "recurrence, at 22:00", None, f"cron 0 22 * * {days}"
-            )
+            yield _cron("0 * * * *", match, "recurrence")
+        yield from _at_each_time(match, f"* * {_days(match)}", clock)
+    for match in _MONTHLY_RE.finditer(text):
+        yield from _at_each_time(match, "1 * *", clock)
+
+
+def _at_each_time(match: re.Match[str], days: str, clock: list[Reading]) -> Iterator[Reading]:
+    """A recurrence at each time named near it; at 22:00 where none is that it could start at."""
+    hours = [reading for reading in clock if reading.kind == "time" and abs(reading.span[0] - match.end()) < 80][:3]
+    for reading in hours:
+        hour, minute = str(reading.value).split(":")
+        yield _cron(f"{int(minute)} {int(hour)} {days}", match, f"recurrence with {reading.value}")
+    starts = [reading for reading in hours if not _ENDS_RE.search(match.string[: reading.span[0]])]
+    if not starts and "hour" not in match.group().lower():
+        yield _cron(f"0 22 {days}", match, "recurrence, at 22:00")
+
+
+def _cron(line: str, match: re.Match[str], rule: str) -> Reading:
+    return Reading("cron", line, match.span(), rule, None, f"cron {line}")
 
 
 def _days(match: re.Match[str]) -> str:
@@ -112,5 +135,5 @@ def _days(match: re.Match[str]) -> str:
         return "1-5"
     if "weekend" in text:
         return "0,6"
-    named = [str(number) for number, day in enumerate(lexicon.DAYS) if day in text]
+    named = [str(number) for number, day in enumerate(lexicon.DAYS) if re.search(rf"\b{day[:3]}", text)]
     return ",".join(named) or ("0" if "week" in text else "*")

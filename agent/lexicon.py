@@ -98,13 +98,14 @@ ANY_CUES = (
     r"lower than|higher than|below the|above the|beyond the|ahead of|as good as|under the baseline"
 )
 RATIO_WORDS: dict[str, float] = {
-    r"halv(?:e|es|ing)|half (?:of )?(?:the|its|what|as)|in half|by half": 0.5,
+    r"halv(?:e|es|ing)|half of|half (?:the|its|what|as)|in half|by half": 0.5,
     r"doubl(?:e|es|ing)|twice": 2,
     r"tripl(?:e|es|ing)|three times|threefold": 3,
     r"quadrupl(?:e|es|ing)|four times": 4,
     r"(?:a|one) third|by a third": 1 / 3,
     r"two thirds|two-thirds": 2 / 3,
     r"(?:a|one) quarter|quarter of": 0.25,
+    r"(?:a|one) fifth|by a fifth": 0.2,
     r"three quarters": 0.75,
     r"a tenth|one tenth": 0.1,
 }

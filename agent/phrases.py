@@ -21,7 +21,8 @@ _PATH_RE = re.compile(
     re.VERBOSE,
 )
 _GENERATED_RE = re.compile(
-    r"(?<![\w/])reasoning[-_]gym:\w+(?:\?[\w.+-]+=[\w.,+\[\]-]*(?:&[\w.+-]+=[\w.,+\[\]-]*)*)?", re.IGNORECASE
+    r"(?<![\w/])reasoning[-_]gym(?::\w+|\s\w+_\w+)(?:\?[\w.+-]+=[\w.,+\[\]-]*(?:&[\w.+-]+=[\w.,+\[\]-]*)*)?",
+    re.IGNORECASE,
 )
 """A generating source with its parameters."""
 _KEY_RE = re.compile(

@@ -18,6 +18,7 @@ SCRIPT = EXAMPLES / "corpus.py"
 SMALL = {"goals": 40, "tuning": 60, "blocked": 30, "honest": 20, "contrasts": 20, "sayings": 80, "proposals": 30}
 SMALL |= {"demands": 20, "rich": 30, "lacking": 30, "small_talk": 30}
 HELD_OUT = {"heldout.jsonl": 60, "heldout_second.jsonl": 60, "heldout_tuning.jsonl": 40, "heldout_converse.jsonl": 80}
+HELD_OUT |= {"heldout_converse_second.jsonl": 60}
 DEMOS = (
     "Pre-train a small mixture-of-experts language model from scratch on ",
     "Fine-tune SmolLM2-135M-Instruct with LoRA on reasoning-gym:",
@@ -62,7 +63,7 @@ def cases(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (EXAMPLES / name).read_text().splitlines()]
 
 
-@pytest.mark.parametrize("name", ["handwritten_converse.jsonl", "heldout_converse.jsonl"])
+@pytest.mark.parametrize("name", ["handwritten_converse.jsonl", "heldout_converse.jsonl", "heldout_converse_second.jsonl"])
 def test_the_gold_utterances_of_sayings_can_be_said_and_come_back(name: str):
     for case in cases(name):
         last, gold = case["last_trial"], Utterance(**case["gold"])

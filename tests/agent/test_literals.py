@@ -97,6 +97,10 @@ def test_times_are_hours_and_minutes(goal: str, time: str):
         ("nightly at 1am", "0 1 * * *"),
         ("every Monday and Thursday at 21:00", "0 21 * * 1,4"),
         ("on weekends at 10:00", "0 10 * * 0,6"),
+        ("Mon, Wed and Fri at 20:00", "0 20 * * 1,3,5"),
+        ("every 6 hours", "0 */6 * * *"),
+        ("on the first of every month at 2am", "0 2 1 * *"),
+        ("every night until 6:00", "0 22 * * *"),
     ],
 )
 def test_recurrences_are_cron_lines_with_sunday_as_zero(goal: str, cron: str):
@@ -113,6 +117,7 @@ def test_recurrences_are_cron_lines_with_sunday_as_zero(goal: str, cron: str):
         "src/**/*.py",
         "Fragen&Antworten.csv",
         "reasoning-gym:chain_sum",
+        "reasoning-gym word_sorting",
         "reasoning-gym:leg_counting?max_animals=3&min_animals=1",
         "Qwen/Qwen3-1.7B",
         "Qwen3-0.6B",
