@@ -40,7 +40,8 @@ _MODEL_RE = re.compile(
     re.IGNORECASE,
 )
 _OWN_MODEL_RE = re.compile(
-    r"\b(?:(?:our|my|the|this|that|last|yesterday's|tonight's) )(?:[a-z][\w'.-]* ){0,3}?"
+    r"\b(?:(?:our|my|the|this|that|last|yesterday's|tonight's) )"
+    r"(?:(?!(?:of|on|for|with|and|to|in|our|my) )[a-z][\w'.-]* ){0,3}?"
     r"(?:model|checkpoint|adapter|classifier|assistant|bot|winner|run|champion|tagger|summari[sz]er|extractor|"
     r"chatbot|ranker|translator|sft model)\b(?:-[\w.]+)?",
     re.IGNORECASE,

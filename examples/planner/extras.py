@@ -146,6 +146,16 @@ def lacking(r: R) -> list[Part]:
     return [without, _whole(r, lead, base, [_clause(r, metric), *clauses], {"s": "ready"})]
 
 
+def answered(r: R) -> Part:
+    """A goal that lacked its target, and the person's answer on a line of its own."""
+    lead, base, metric, _ = _base(r)
+    text, gold = _whole(r, lead, base, [budget(r)] if r.random() < 0.85 else [], {"s": "ready"})
+    clause, wanted = _clause(r, metric)
+    if r.random() < 0.15:
+        clause, wanted = "as low a loss as the budget allows", {"want": [{"m": "loss", "op": "min"}]}
+    return f"{text}\n{r.choice(_STOCK['ANSWERS'])}{clause}", {**gold, **wanted}
+
+
 def small_talk(r: R) -> Part:
     """No goal at all."""
     text = r.choice(SMALL_TALK)

@@ -145,7 +145,31 @@ def preference(r: R) -> Part:
     return sentence(r, lead, [text for text, _ in parts]), {"s": "ready", **merge([gold, *(gold for _, gold in parts)])}
 
 
+def benchmark(r: R) -> Part:
+    """How good a model is on something that everybody knows."""
+    model, bench = r.choice(w.MODELS), r.choice(w.BENCHMARKS)
+    text = r.choice(
+        (
+            f"How does {model} do on {bench}?",
+            f"Evaluate {model} on {bench}",
+            f"What does {model} get on {bench}",
+            f"{bench} accuracy of {model}?",
+            f"Run {bench} on {model}",
+            f"benchmark {model} with {bench}, no training",
+            f"how good is {model} at {bench}",
+        )
+    )
+    return text, {
+        "s": "ready",
+        "do": "evaluate",
+        "model": model,
+        "want": [{"m": "accuracy", "op": "max", "task": bench}],
+    }
+
+
 def evaluate(r: R) -> Part:
+    if r.random() < 0.25:
+        return benchmark(r)
     model, source = r.choice(w.MODELS), data_name(r)
     metric = r.choice(("perplexity", "bits_per_byte", "accuracy", "exact_match", "f1", "loss", None, None))
     gold: Gold = {"s": "ready", "do": "evaluate", "model": model, "data": [{"r": source, "as": "eval"}]}
@@ -157,6 +181,11 @@ def evaluate(r: R) -> Part:
             f"Benchmark {model} on {source}",
             f"Only evaluate {model} on {source}, no training",
             f"measure {model} on {source}",
+            f"Test {model} on {source}, do not train",
+            f"Don't train anything, only evaluate {model} on {source}",
+            f"Tell me how {model} does on {source}",
+            f"Evaluation of {model} with {source}",
+            f"check {model} against {source} without training it",
         )
     )
     if metric is None:
@@ -169,6 +198,11 @@ def evaluate(r: R) -> Part:
                 f"What {name} does {model} get on {source}?",
                 f"Tell me {name} of {model} on {source}",
                 f"I just want to know {name} of {model} on {source}",
+                f"Measure {name} of {model} on {source}; do not train anything",
+                f"{name} of {model} on {source}? Don't train it.",
+                f"how high is {name} of {model} on {source}"
+                if metric not in w.LOWER
+                else f"how low is {name} of {model} on {source}",
             )
         ), gold
     return f"{lead}{r.choice((', report ', ' and show ', '. Metric: ', ' and give me '))}{name}", gold
@@ -178,6 +212,7 @@ def compare(r: R) -> Part:
     first, second = r.sample(w.MODELS, 2)
     metric = r.choice(("perplexity", "accuracy", "exact_match", "bits_per_byte", "f1"))
     name, op = r.choice(w.METRICS[metric]), "min" if metric in w.LOWER else "max"
+    more = "lower" if op == "min" else "higher"
     if r.random() < 0.4:
         bench = r.choice(w.BENCHMARKS)
         text = r.choice(
@@ -185,6 +220,9 @@ def compare(r: R) -> Part:
                 f"Compare {first} with {second} on {bench}",
                 f"{first} vs {second} on {bench}: which is better?",
                 f"Which one is better on {bench}, {first} or {second}?",
+                f"Is {first} better than {second} on {bench}?",
+                f"{first} against {second}: {bench}",
+                f"Does {first} beat {second} on {bench}?",
             )
         )
         return text, {
@@ -199,6 +237,10 @@ def compare(r: R) -> Part:
             f"Compare {first} and {second} on {source} by {name}",
             f"Compare {name} of {first} against {second} on {source}",
             f"On {source}, is {first} better than {second}? Use {name}",
+            f"{first} or {second}, which has the better {name.removeprefix('the ')} on {source}?",
+            f"Is {first} better than {second} on {source} by {name}?",
+            f"{first} vs {second} on {source}, {name}",
+            f"Which of {first} and {second} has the {more} {name.removeprefix('the ')} on {source}?",
         )
     )
     return text, {
@@ -215,6 +257,10 @@ def build(r: R) -> Part:
     steps = r.sample(
         (
             ("dedupe", {"do": "dedup"}),
+            ("without duplicates", {"do": "dedup"}),
+            ("English only", {"do": "language_filter", "by": "English"}),
+            ("French only", {"do": "language_filter", "by": "French"}),
+            ("strip personal data", {"do": "redact_pii"}),
             ("remove near-duplicates", {"do": "near_dedup"}),
             ("redact personal data", {"do": "redact_pii"}),
             ("remove PII", {"do": "redact_pii"}),
@@ -236,6 +282,9 @@ def build(r: R) -> Part:
             f"Clean up {source}",
             f"Make a training set out of {source}",
             f"Just prepare the data in {source}",
+            f"Turn {source} into a dataset",
+            f"No training yet: process {source}",
+            f"Get {source} ready",
         )
     )
     text = sentence(r, lead, [", ".join(text for text, _ in steps)])

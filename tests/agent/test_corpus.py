@@ -63,7 +63,9 @@ def cases(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (EXAMPLES / name).read_text().splitlines()]
 
 
-@pytest.mark.parametrize("name", ["handwritten_converse.jsonl", "heldout_converse.jsonl", "heldout_converse_second.jsonl"])
+@pytest.mark.parametrize(
+    "name", ["handwritten_converse.jsonl", "heldout_converse.jsonl", "heldout_converse_second.jsonl"]
+)
 def test_the_gold_utterances_of_sayings_can_be_said_and_come_back(name: str):
     for case in cases(name):
         last, gold = case["last_trial"], Utterance(**case["gold"])
