@@ -79,6 +79,14 @@ def estimate_words(view: StudyView, trial: TrialView) -> str:
     return figures.estimated(view.metric, verdict.estimate, verdict.interval)
 
 
+def seeds_words(view: StudyView, trial: TrialView) -> str:
+    """`3 seeds against 4`; against a model as it is, which has none: `3 seeds`."""
+    if trial.verdict is None:
+        return "–"
+    own, reference = trial.verdict.seeds
+    return _plural(own, "seed") if view.has_fixed_reference else f"{_plural(own, 'seed')} against {reference}"
+
+
 def expectation_words(trial: TrialView) -> str:
     """What the proposer expected, and whether the interval bears it out; empty where nothing was expected."""
     predicted, verdict = trial.plan.predicted if trial.plan else None, trial.verdict

@@ -79,7 +79,7 @@ def best_so_far(curve: Curve, *, width: int = 760, height: int = 340, label: str
     frame = _frame(curve, width, height)
     line, marks, labels = _step_line(curve, frame), _marks(curve, frame), _level_labels(curve, frame)
     drawn = [*marks, *line] if _is_crowded(curve) else [*line, *marks]
-    body = [*_axes(frame), *_levels(curve, frame), *drawn, *labels]
+    body = [*_axes(curve.metric, frame), *_levels(curve, frame), *drawn, *labels]
     if not curve.points and not curve.baseline:
         body = [_text(width / 2, height / 2, "No trial has been evaluated yet", "axis", "middle")]
     return (
@@ -155,14 +155,15 @@ def _ticks(low: float, high: float) -> tuple[float, ...]:
     return tuple(index * step for index in range(first, math.floor(high / step) + 1))
 
 
-def _axes(frame: Frame) -> list[str]:
+def _axes(metric: str, frame: Frame) -> list[str]:
     right, floor = frame.width - frame.right, frame.height - frame.bottom
-    step = frame.ticks[1] - frame.ticks[0] if len(frame.ticks) > 1 else 1.0
+    scale, unit = (100, " %") if metric in figures.SHARES else (1, "")
+    step = scale * (frame.ticks[1] - frame.ticks[0] if len(frame.ticks) > 1 else 1.0)
     digits = min(6, max(0, -math.floor(math.log10(step) + 1e-9)))
     body: list[str] = []
     for tick in frame.ticks:
         body.append(_line(frame.left, frame.y(tick), right, frame.y(tick), "grid"))
-        shown = f"{tick:.{digits}f}".replace("-", figures.MINUS)
+        shown = f"{scale * tick:.{digits}f}{unit}".replace("-", figures.MINUS)
         body.append(_text(frame.left - 8, frame.y(tick) + 4, shown, "axis", "end"))
     for trial in _trial_ticks(frame):
         body.append(_text(frame.x(trial), floor + 18, str(trial), "axis", "middle"))

@@ -50,6 +50,8 @@ def value(metric: str, figure: float | None) -> str:
     """A metric's value: shares in per cent, others with four decimals; `–` where there is none."""
     if figure is None or not math.isfinite(figure):
         return "–"
+    if metric == "output_tokens":
+        return f"{figure:,.1f}"
     text = f"{100 * figure:.1f} %" if metric in SHARES else decimal(figure)
     return text.replace("-", MINUS)
 

@@ -248,7 +248,7 @@ def _best(trials: Iterable[TrialView], baseline: Mapping[int, float], *, lower: 
         best.append(BestPoint(trial=0, value=stats.noise(list(baseline.values())).mean))
     for trial in trials:
         point = _screened(trial)
-        if point and (not best or (point.value < best[-1].value) == lower):
+        if point and (not best or (point.value < best[-1].value if lower else point.value > best[-1].value)):
             best.append(point)
     return tuple(best)
 

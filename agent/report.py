@@ -92,6 +92,7 @@ def _context(view: StudyView) -> dict[str, object]:
         "change": partial(trial_words.change_from, view),
         "span": figures.span(view.created_at, view.ended_at),
         "night": account.night_words(view),
+        "seeds": partial(account.seeds_words, view),
         "reached": account.reached_words,
         "approval_words": account.approval_words,
         "expectation": account.expectation_words,

@@ -19,7 +19,7 @@ ORDER = ("exact_match", "token_f1", "output_tokens", "loss", "perplexity", "bits
 
 def with_sides(ws: Workspace, view: StudyView) -> StudyView:
     """The view with baseline and winner side by side, where both were evaluated and their files are as recorded."""
-    trial = view.winner or (view.best[-1].trial if view.best else 0)
+    trial = view.winner or _best_screened(view)
     if not trial:
         return view
     dev = _pair(ws, "dev", _reference(view), _winner(view, trial))
@@ -35,6 +35,13 @@ def with_sides(ws: Workspace, view: StudyView) -> StudyView:
         answers_split=splits[-1].suite.split,
     )
     return view.model_copy(update={"sides": shown})
+
+
+def _best_screened(view: StudyView) -> int:
+    """The trial with the best dev value, better than the baseline or not; 0 where none has any."""
+    sign = 1 if view.lower_is_better else -1
+    screened = ((trial.screen.value, trial.number) for trial in view.proposed if trial.screen)
+    return min(((sign * value, number) for value, number in screened if value is not None), default=(0.0, 0))[1]
 
 
 @dataclass(frozen=True, eq=False)

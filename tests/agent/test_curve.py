@@ -53,6 +53,11 @@ def test_an_interval_lies_inside_its_row(low, estimate, high, reach, target):
     assert all(0 <= position <= 120 for axis, position in numbers(svg) if axis == "x")
 
 
+def test_shares_are_drawn_in_per_cent():
+    svg = best_so_far(Curve("exact_match", [Point(1, 0.2)], [(0, 0.0), (1, 0.2)], [0.0], 0.6), label="best")
+    assert {"0 %", "20 %", "60 %"} <= {text.text for text in ElementTree.fromstring(svg).iter("text")}
+
+
 def test_a_lower_value_is_drawn_lower():
     svg = best_so_far(Curve("loss", [Point(1, 2.0), Point(2, 1.0)], [(1, 2.0), (2, 1.0)]), label="best")
     heights = [float(circle.attrib["cy"]) for circle in ElementTree.fromstring(svg).iter("circle")]

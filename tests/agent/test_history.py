@@ -67,6 +67,14 @@ def test_the_best_so_far_only_gets_better_and_starts_at_the_baseline(ws: Workspa
     assert [point.value for point in view.best] == sorted((point.value for point in view.best), reverse=True)
 
 
+def test_a_value_that_is_only_as_good_as_the_best_is_not_better(ws: Workspace, factory: StudyFactory):
+    for op in ("min", "max"):
+        study = factory.planned(targets=(Target(metric="custom", name="taste", op=op),))
+        for number in (1, 2):
+            factory.trial(study, number, IDEAS[0])
+        assert [point.trial for point in history.load(ws, study).best] == [1]
+
+
 def test_a_value_without_evidence_is_never_the_best(ws: Workspace, factory: StudyFactory):
     study = factory.planned()
     factory.baseline(study)

@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import chromium
 import httpx
 import psutil
 import pytest
@@ -79,6 +80,14 @@ def test_it_serves_the_studies_to_this_machine_only_and_ctrl_c_leaves_nobody(ws:
         assert page.process.wait(WAIT_S) == 0
         assert gone(page.family)
     assert not (Path.cwd() / "mlruns").exists()
+
+
+@pytest.mark.browser
+def test_the_first_page_tells_in_a_real_browser_what_happened_tonight(ws: Workspace, tmp_path: Path):
+    with served(ws) as page:
+        dom = chromium.page(page.told["url"], tmp_path, virtual_s=20)
+    for told in ("Nothing waits for you", "s1 PROVEN", "what happened", "bits per byte 0.3074 below the baseline"):
+        assert told in dom
 
 
 @pytest.mark.slow

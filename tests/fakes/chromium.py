@@ -15,7 +15,6 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
     "--disable-background-networking", "--disable-component-update", "--allow-file-access-from-files",
-    "--virtual-time-budget=5000",
 )  # fmt: skip
 # A frame, since a window cannot be made as narrow as a telephone. What lies in a box that scrolls by itself is no
 # overflow of the page.
@@ -46,14 +45,21 @@ def chromium() -> str:
     return found
 
 
-def laid_out(page: Path, width: int, scratch: Path, scheme: str = "light") -> dict[str, Any]:
+def page(url: str, scratch: Path, *flags: str, virtual_s: int = 5) -> str:
+    """The page as it stands once its scripts have had so many seconds of its own time."""
+    profile, budget = f"--user-data-dir={scratch / 'profile'}", f"--virtual-time-budget={virtual_s * 1000}"
+    command = [chromium(), *FLAGS, *flags, profile, budget, "--dump-dom", url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert done.stdout, f"Chromium said nothing: {done.stderr[-500:]}"
+    return done.stdout
+
+
+def laid_out(file: Path, width: int, scratch: Path, scheme: str = "light") -> dict[str, Any]:
     """How Chromium lays the page out in a frame of so many pixels."""
     wrapper = scratch / f"frame-{width}.html"
-    wrapper.write_text(_MEASURE.format(url=page.as_uri(), width=width, scheme=scheme))
-    command = [chromium(), *FLAGS, f"--user-data-dir={scratch / 'profile'}", "--dump-dom", wrapper.as_uri()]
-    if scheme == "dark":
-        command.insert(1, "--blink-settings=preferredColorScheme=0")
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
-    told = re.search(r"<body[^>]*>(\{.*\})</body>", done.stdout, re.DOTALL)
-    assert told, f"Chromium said nothing: {done.stderr[-500:]}"
+    wrapper.write_text(_MEASURE.format(url=file.as_uri(), width=width, scheme=scheme))
+    dark = ("--blink-settings=preferredColorScheme=0",) if scheme == "dark" else ()
+    dom = page(wrapper.as_uri(), scratch, *dark)
+    told = re.search(r"<body[^>]*>(\{.*\})</body>", dom, re.DOTALL)
+    assert told, f"The page was not measured: {dom[-500:]}"
     return json.loads(html.unescape(told[1]))
