@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from nightsmith.record.digest import canonical_json, file_digest, sha256
-from nightsmith.record.errors import NightsmithError
+from nightsmith.record.errors import Damaged, NightsmithError
 
 WEIGHTS = "model.safetensors"
 """Whole weights in one file."""
@@ -16,22 +16,46 @@ ADAPTER_CONFIG = "adapter_config.json"
 """PEFT's description of an adapter."""
 
 
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+"""Weights in forms that run code when they are read."""
+
+
 def weight_files(folder: Path) -> tuple[Path, ...]:
     """The files that hold a folder's weights: an adapter's, else the whole model's, in the order of their names.
 
-    Raises NightsmithError where there are none.
+    Raises:
+        NightsmithError: there are none, or only in a form that is refused.
+        Damaged: the index of sharded weights cannot be read, or names a file that is absent.
     """
-    if (folder / ADAPTER).is_file():
-        return (folder / ADAPTER,)
-    if (folder / WEIGHTS).is_file():
-        return (folder / WEIGHTS,)
+    for name in (ADAPTER, WEIGHTS):
+        if (folder / name).is_file():
+            return (folder / name,)
     if (folder / INDEX).is_file():
-        names = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
-        return tuple(folder / name for name in names)
+        return _shards(folder)
+    if pickles := sorted(path.name for pattern in PICKLES for path in folder.glob(pattern)):
+        raise NightsmithError(
+            f"{folder} holds its weights as {pickles[0]}, a pickle file: reading one can run any code, so it is "
+            "refused. Get the model in safetensors form, or convert it where you trust it: load it with transformers "
+            "and `model.save_pretrained(folder)`."
+        )
     raise NightsmithError(
         f"{folder} holds no weights: none of {ADAPTER}, {WEIGHTS} and {INDEX} is there. Give the folder of a model "
         "in safetensors form (`model.save_pretrained(folder)` writes one)."
     )
+
+
+def _shards(folder: Path) -> tuple[Path, ...]:
+    try:
+        names = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
+        files = tuple(folder / Path(name).name for name in names)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Damaged(f"{folder / INDEX} is no index of weight files: {error!r}. Copy the model again.") from error
+    if absent := [file.name for file in files if not file.is_file()]:
+        raise Damaged(
+            f"{len(absent)} of the {len(files)} weight files that {folder / INDEX} names are absent, "
+            f"first {absent[0]}. Copy the model again."
+        )
+    return files
 
 
 def weights_digest(folder: Path) -> str:

@@ -1,14 +1,18 @@
 """The only loader of models: Hugging Face causal language models, our own checkpoints, and LoRA adapters on either."""
 
 import json
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 import transformers
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.models.mistral4.configuration_mistral4 import Mistral4Config
 
 from nightsmith.model.bytes_tokenizer import bytes_tokenizer
@@ -30,22 +34,29 @@ TOKENIZER_FILES = (
 """One of them is there where a folder has a tokenizer."""
 _BROUGHT_ALONG = {BYTE_VOCABULARY: bytes_tokenizer, VOCABULARY: small4_tokenizer}
 """Tokenizers of Small 4 style models by vocabulary size."""
+_TEXT_PART = {r"^language_model\.": "", r"^model\.language_model\.": "model."}
+"""Names in an image and text model, as released and as transformers holds them, to those of its text part."""
+NAMED = 3
+"""Tensors that an error names, of each kind."""
 
 
 def load(checkpoint: Path, *, dtype: torch.dtype = torch.float32) -> Any:
     """The model of a folder, in evaluation mode, on the CPU; adapters are added into their base's weights.
 
+    Plain Mistral4, also inside the released image and text model, becomes Small4ForCausalLM: the text part alone.
+
     Raises:
-        NightsmithError: no model there, or none that predicts text from left to right.
+        NightsmithError: no model there, none that predicts text from left to right, or its weights are pickled.
         Damaged: its weights cannot be read or do not fit its config, or an adapter's base is another one by now.
     """
     if (checkpoint / ADAPTER_CONFIG).is_file():
+        weight_files(checkpoint)  # refuses a pickled adapter, which PEFT would read
         from nightsmith.model.lora import attach, base_of  # peft takes seconds to import
 
         base = load(base_of(checkpoint), dtype=dtype)
         return attach(base, checkpoint, trainable=False).merge_and_unload().eval()
     config = read_config(checkpoint)
-    weight_files(checkpoint)
+    _require_readable(weight_files(checkpoint))
     if config["model_type"] == Small4Config.model_type and (checkpoint / WEIGHTS).is_file():
         model: Any = Small4ForCausalLM(cast(Small4Config, Small4Config.from_dict(config)))
         load_weights(model, checkpoint)
@@ -56,9 +67,13 @@ def load(checkpoint: Path, *, dtype: torch.dtype = torch.float32) -> Any:
 def load_weights(model: nn.Module, checkpoint: Path) -> None:
     """Fill a model with a checkpoint's weights, every name exactly once. Raises Damaged."""
     try:
-        model.load_state_dict(load_file(checkpoint / WEIGHTS), strict=True)
+        given = load_file(checkpoint / WEIGHTS)
     except Exception as error:
         raise _damaged(checkpoint, error) from error
+    wanted = model.state_dict()
+    reshaped = {name for name in wanted.keys() & given.keys() if wanted[name].shape != given[name].shape}
+    _require_fit(checkpoint, wanted.keys() - given.keys(), reshaped, given.keys() - wanted.keys())
+    model.load_state_dict(given)
 
 
 def load_tokenizer(checkpoint: Path) -> Any:
@@ -101,31 +116,81 @@ def read_config(checkpoint: Path) -> dict[str, Any]:
 
 def _load_other(checkpoint: Path, config: dict[str, Any], dtype: torch.dtype) -> Any:
     transformers.logging.disable_progress_bar()
+    model_class, options = _class_of(checkpoint, config)
     try:
-        loaded: Any = _class_of(config).from_pretrained(
-            checkpoint, dtype=dtype, local_files_only=True, trust_remote_code=False, output_loading_info=True
-        )
-    except ValueError as error:
-        raise NightsmithError(
-            f"{checkpoint} holds a model of type {config['model_type']!r}, which cannot be loaded as a causal language "
-            f"model: {error}"
-        ) from error
+        model, report = model_class.from_pretrained(
+            checkpoint, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True,
+            output_loading_info=True, ignore_mismatched_sizes=True, **options,
+        )  # fmt: skip
     except Exception as error:
-        raise _damaged(checkpoint, error) from error
-    model, report = loaded
-    if unfit := sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]])):
-        raise _damaged(checkpoint, f"{len(unfit)} weights are absent or of another shape, first {unfit[0]}")
+        quantised = config.get("quantization_config", {}).get("quant_method")
+        form = f"its weights are quantised ({quantised}); use an unquantised copy. " if quantised else ""
+        raise _damaged(checkpoint, f"{form}{error}") from error
+    missing, unknown = report["missing_keys"], report["unexpected_keys"]
+    if not missing:  # a head for another task or an image tower may be left over, but no layer
+        unknown = [name for name in unknown if _layer(name) >= model.config.num_hidden_layers]
+    _require_fit(checkpoint, missing, [name for name, *_ in report["mismatched_keys"]], unknown)
     return model
 
 
-def _class_of(config: dict[str, Any]) -> Any:
-    """Plain Mistral4, e.g. the released Small 4, becomes ours: transformers' own scales attention otherwise."""
-    return Small4ForCausalLM if config["model_type"] == Mistral4Config.model_type else AutoModelForCausalLM
+def _layer(name: str) -> int:
+    """Number of the language model's layer that a tensor belongs to; -1 for none."""
+    found = re.search(r"^(?!.*vision).*\.(?:layers|h)\.(\d+)\.", name)
+    return int(found[1]) if found else -1
+
+
+def _class_of(checkpoint: Path, config: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """What loads a model of this config, and with which further options. Raises NightsmithError.
+
+    Plain Mistral4, e.g. the released Small 4, becomes ours: transformers' own scales attention otherwise.
+    """
+    kind = config["model_type"]
+    text = config if kind == Mistral4Config.model_type else config.get("text_config") or {}
+    if text.get("model_type") == Mistral4Config.model_type:
+        return Small4ForCausalLM, {"config": Small4Config.from_mistral4(text), "key_mapping": _TEXT_PART}
+    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind != Small4Config.model_type:
+        needs = " It brings code of its own, which is never run." if config.get("auto_map") else ""
+        names = ", ".join(config.get("architectures") or ["no architecture named"])
+        raise NightsmithError(
+            f"{checkpoint} holds a model of type {kind!r} ({names}), and transformers {transformers.__version__} has "
+            f"no causal language model of that type.{needs} Use a model that predicts text from left to right."
+        )
+    return AutoModelForCausalLM, {}
+
+
+def _require_readable(files: Sequence[Path]) -> None:
+    """Read each file's header, which also says how long the file must be. Raises Damaged, naming the file."""
+    for file in files:
+        try:
+            with safe_open(file, "pt"):
+                pass
+        except Exception as error:
+            raise Damaged(
+                f"{file} is no whole safetensors file: {error}. Copy the model again, or train again."
+            ) from error
+
+
+def _require_fit(checkpoint: Path, missing: Iterable[str], reshaped: Iterable[str], unexpected: Iterable[str]) -> None:
+    """Raises Damaged where a config's tensors are absent or of another shape, or more layers are there than it has."""
+    absent, other, more = sorted(missing), sorted(reshaped), sorted(unexpected)
+    found = [
+        f"{len(names)} {what} ({', '.join(names[:NAMED])}{', …' if len(names) > NAMED else ''})"
+        for names, what in (
+            (absent, "tensors are missing"),
+            (other, "are of another shape"),
+            (more, "are unknown to the config"),
+        )
+        if names
+    ]
+    if found:
+        hint = " It looks like the weights of another architecture." if absent and more else ""
+        raise _damaged(checkpoint, "; ".join(found) + "." + hint)
 
 
 def _damaged(checkpoint: Path, error: object) -> Damaged:
     return Damaged(
-        f"The weights of checkpoint {checkpoint} cannot be loaded: {error}. Use another checkpoint or train again."
+        f"The weights of checkpoint {checkpoint} cannot be loaded: {str(error).rstrip('.')}. Use another checkpoint or "
+        "train again."
     )
 
 
