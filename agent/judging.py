@@ -148,6 +148,12 @@ def best_seed(ws: Workspace, study: str, number: int) -> str:
     return min(finished, key=lambda r: sign * r.evaluation.metrics[metric] if r.evaluation else 0.0).key
 
 
+def dead_experts(ws: Workspace, study: str, number: int) -> int:
+    """Experts, of all layers, that no token chose at the end of a trial's run; 0 where that was not measured."""
+    results = _results(ws, _rows(ws, study, number, ("trial",)))
+    return int(max((result.metrics.get("router/dead_experts", 0.0) for result in results), default=0.0))
+
+
 def outcome(ws: Workspace, study: str, winner: int | None, ended: str) -> tuple[Outcome, dict[str, Any]]:
     """Claims on the sealed split (if it was opened), the outcome, and the particulars for the report."""
     spec = dossier.goal_spec(ws, study)

@@ -75,13 +75,16 @@ class PastTrial(Contract):
     """What the judge said."""
     meets_target: bool = False
     """Whether the estimate meets the target on the dev split."""
+    dead_experts: int = 0
+    """Experts, of all layers, that no token chose at the end of the run."""
 
     @property
     def line(self) -> str:
         """The trial's line in the prompt."""
         result = "" if self.gain is None else f" {'better' if self.gain >= 0 else 'worse'} {abs(self.gain):.3g}"
         met = " meets target" if self.meets_target else ""
-        return f"{self.number} {self.setting} {self.direction}{result} {self.decision}{met}"
+        dead = f" {self.dead_experts} dead experts" if self.dead_experts else ""
+        return f"{self.number} {self.setting} {self.direction}{result} {self.decision}{met}{dead}"
 
 
 class ProposeRequest(Contract):

@@ -227,6 +227,7 @@ def _past(ws: Workspace, study: str, row: TrialRow) -> PastTrial | None:
         gain=None if verdict.estimate is None else sign * verdict.estimate,
         decision=_word(verdict),
         meets_target=verdict.meets_target,
+        dead_experts=judging.dead_experts(ws, study, row.number),
     )
 
 

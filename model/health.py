@@ -4,7 +4,9 @@ L layers, E experts.
 """
 
 import math
+from collections import deque
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import nn
@@ -73,6 +75,29 @@ def take_use(model: nn.Module) -> list[RouterUse]:
 def take_health(model: nn.Module) -> list[RouterHealth]:
     """Health per layer over the training steps since the last call (none: an empty list). Counting starts anew."""
     return [use.health() for use in take_use(model)]
+
+
+class Recent:
+    """Use over the last steps of a training run, looked at span by span."""
+
+    def __init__(self, num_steps: int) -> None:
+        """`num_steps`: how many of the last steps `health` must cover, where so many were counted."""
+        self._num_steps = num_steps
+        self._spans: deque[tuple[int, list[RouterUse]]] = deque()
+
+    def take(self, model: nn.Module, step: int) -> list[RouterHealth]:
+        """Health per layer since the last look (no step since: an empty list). `step`: steps done by now."""
+        use = take_use(model)
+        if use:
+            self._spans.append((step, use))
+        while len(self._spans) > 1 and self._spans[0][0] <= step - self._num_steps:
+            self._spans.popleft()
+        return [each.health() for each in use]
+
+    def health(self) -> list[RouterHealth]:
+        """Health per layer over the last steps; before any, an empty list."""
+        layers = zip(*(use for _, use in self._spans), strict=True)
+        return [reduce(RouterUse.__add__, layer).health() for layer in layers]
 
 
 def worst(layers: list[RouterHealth]) -> dict[str, float]:

@@ -10,6 +10,10 @@ BYTE_VOCABULARY = 259
 """256 bytes, then bos, eos and pad."""
 BOS, EOS, PAD = 256, 257, 258
 
+BalanceMode = Literal["none", "aux", "bias"]
+"""How experts are kept evenly used: not at all, by a load-balancing loss, or by a selection bias (and the loss where
+its coefficient is above 0)."""
+
 PresetName = Literal["nano", "micro", "mini", "small4"]
 
 
@@ -69,3 +73,18 @@ PRESETS: dict[str, Architecture] = {
         batch_size=8,
     ),
 }  # fmt: skip
+
+
+def balance_mode(named: BalanceMode | None, router_aux_loss_coef: float) -> BalanceMode:
+    """The mode that is meant: where none is named, `aux` for a coefficient above 0, else `none`.
+
+    Raises ValueError where mode and coefficient contradict each other.
+    """
+    if named == "aux" and not router_aux_loss_coef:
+        raise ValueError("balance_mode is 'aux' with router_aux_loss_coef 0: set it above 0, e.g. to 0.01")
+    if named == "none" and router_aux_loss_coef:
+        raise ValueError(
+            f"balance_mode is 'none' with router_aux_loss_coef {router_aux_loss_coef:g}: set the coefficient to 0, or "
+            "the mode to 'aux'"
+        )
+    return named or ("aux" if router_aux_loss_coef else "none")

@@ -8,7 +8,7 @@ balanced and compute in float32. Weight names are Mistral4's.
 import math
 import warnings
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from huggingface_hub.dataclasses import strict
@@ -19,7 +19,7 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 from transformers.models.mistral4.configuration_mistral4 import Mistral4Config
 from transformers.models.mistral4.modeling_mistral4 import Mistral4ForCausalLM, yarn_apply_mscale
 
-from nightsmith.model.presets import BOS, BYTE_VOCABULARY, EOS, PAD, Architecture
+from nightsmith.model.presets import BOS, BYTE_VOCABULARY, EOS, PAD, Architecture, BalanceMode, balance_mode
 from nightsmith.model.router import BIAS, Batch, Small4Router, data_parallel_groups, routers
 from nightsmith.record.errors import NightsmithError
 
@@ -43,9 +43,8 @@ class Small4Config(Mistral4Config):
     # TRL reads this attribute of every registered class and dies where it is absent.
     auto_map: dict | None = None
 
-    balance_mode: Literal["none", "aux", "bias"] | None = None
-    """How the experts are kept evenly used: by a loss, by a selection bias (and the loss where its coefficient is above
-    0), or not. None: `aux` where router_aux_loss_coef is above 0, else `none`."""
+    balance_mode: BalanceMode | None = None
+    """How the experts are kept evenly used. None: `aux` where router_aux_loss_coef is above 0, else `none`."""
     router_aux_loss_coef: float = 0.0
     """Weight of each layer's load-balancing loss."""
     router_z_loss_coef: float = 0.0
@@ -63,9 +62,7 @@ class Small4Config(Mistral4Config):
         if self.attn_softmax_scale is None:
             self.attn_softmax_scale = self.qk_head_dim**-0.5
             self._warn_of_magnitude_correction()
-        if self.balance_mode is None:
-            self.balance_mode = "aux" if self.router_aux_loss_coef else "none"
-        self._require_consistent_routing()
+        self._resolve_routing()
 
     @classmethod
     def from_mistral4(cls, config: Mistral4Config | dict[str, Any], **own: Any) -> "Small4Config":
@@ -104,17 +101,13 @@ class Small4Config(Mistral4Config):
                 stacklevel=1,
             )
 
-    def _require_consistent_routing(self) -> None:
+    def _resolve_routing(self) -> None:
         if (self.n_group or 1) != 1:
             raise NightsmithError(f"n_group is {self.n_group}: routed groups are not supported. Small 4 has n_group 1.")
-        coefficient = self.router_aux_loss_coef
-        if self.balance_mode == "aux" and not coefficient:
-            raise NightsmithError("balance_mode is 'aux' with router_aux_loss_coef 0. Set it above 0, e.g. to 0.01.")
-        if self.balance_mode == "none" and coefficient:
-            raise NightsmithError(
-                f"balance_mode is 'none' with router_aux_loss_coef {coefficient:g}. Set the coefficient to 0, or the "
-                "mode to 'aux'."
-            )
+        try:
+            self.balance_mode = balance_mode(self.balance_mode, self.router_aux_loss_coef)
+        except ValueError as error:
+            raise NightsmithError(f"{error}.") from error
 
 
 _IDENTITY = ("model_type", "architectures", "transformers_version", "dtype", "head_dim", "qk_head_dim")

@@ -1,11 +1,11 @@
 """The tool `pretrain`: a recipe as typed arguments, changed by trials, turned into the job that trains it."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from nightsmith.model.presets import BYTE_VOCABULARY, PRESETS, Architecture, PresetName
+from nightsmith.model.presets import BYTE_VOCABULARY, PRESETS, Architecture, BalanceMode, PresetName, balance_mode
 from nightsmith.record.workspace import Workspace
 from nightsmith.tools.arguments import require_known, validated
 from nightsmith.tools.base import ToolArgs, ToolError
@@ -53,8 +53,20 @@ class Pretrain(ToolArgs):
     """AdamW second-moment decay."""
     router_aux_loss_coef: float = Field(default=0.0, ge=0, le=1)
     """Weight of the load-balancing loss."""
+    balance_mode: BalanceMode | None = None
+    """How the experts are kept evenly used: `none`, `aux` (the loss), `bias` (a selection bias that follows the loads,
+    and the loss where its coefficient is above 0); null: `aux` where router_aux_loss_coef is above 0, else `none`."""
+    router_z_loss_coef: float = Field(default=0.0, ge=0, le=1)
+    """Weight of the z-loss, which keeps the routers' logits small."""
+    router_bias_update_rate: float = Field(default=1e-3, gt=0, le=1)
+    """Step of the selection bias in `bias` mode, in probability."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Seeds initial weights and data order."""
+
+    @model_validator(mode="after")
+    def _require_consistent_routing(self) -> Self:
+        balance_mode(self.balance_mode, self.router_aux_loss_coef)
+        return self
 
 
 SETTINGS = tuple(name for name in Pretrain.model_fields if name not in ("dataset", "preset"))
@@ -90,12 +102,13 @@ def architecture(args: Pretrain) -> Architecture:
 
 
 def recipe(args: Pretrain) -> dict[str, Value]:
-    """Every setting with the value that is really used: overrides, else the preset's, else the default."""
+    """Every setting with the value that is really used: overrides, else the preset's, else the default.
+
+    A balance mode that is not named stays unnamed: it follows from the coefficient, which trials may change.
+    """
     shape = architecture(args)
-    settings: dict[str, Value] = {}
-    for name in SETTINGS:
-        settings[name] = getattr(shape if name in SHAPE else args, name)
-    return settings
+    settings: dict[str, Value | None] = {name: getattr(shape if name in SHAPE else args, name) for name in SETTINGS}
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def num_tokens(args: Pretrain) -> int:
@@ -149,6 +162,8 @@ def pretrain_spec(
         data_digest=manifest.split("train").data_digest,
         num_steps=args.num_steps, learning_rate=args.learning_rate, schedule=args.schedule,
         warmup_share=args.warmup_share, weight_decay=args.weight_decay, beta2=args.beta2,
-        router_aux_loss_coef=args.router_aux_loss_coef, seed=args.seed, checkpoint_every_s=checkpoint_every_s,
+        router_aux_loss_coef=args.router_aux_loss_coef, balance_mode=args.balance_mode,
+        router_z_loss_coef=args.router_z_loss_coef, router_bias_update_rate=args.router_bias_update_rate,
+        seed=args.seed, checkpoint_every_s=checkpoint_every_s,
         dev_suite=suite,
     )  # fmt: skip

@@ -33,6 +33,8 @@ class TrainState:
     """Training loss of each step, nats per token."""
     train_s: float = 0.0
     """Seconds in training steps, all attempts together."""
+    experts: dict[str, float] = field(default_factory=dict)
+    """Health of the experts over the last steps."""
 
 
 def serialise(model: nn.Module) -> bytes:

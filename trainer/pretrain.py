@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nightsmith.model.files import weights_digest
-from nightsmith.model.health import take_health
+from nightsmith.model.health import Recent, worst
+from nightsmith.model.router import end_step
 from nightsmith.model.small4 import build
 from nightsmith.trainer import checkpoint
 from nightsmith.trainer.attempt import Attempt, Ended
@@ -27,7 +28,7 @@ from nightsmith.trainer.text import Windows, read_tokens
 
 EVENT_EVERY_S = 1.0
 LOSS_TAIL = 0.05
-"""The reported training loss is the mean over the last twentieth of the steps."""
+"""The reported training loss and the experts' health are those of the last twentieth of the steps."""
 
 
 def run(attempt: Attempt, spec: PretrainSpec) -> None:
@@ -56,7 +57,7 @@ class Pretraining:
         self._device = set_up_torch(attempt)
         self._attempt, self._spec, self._windows = attempt, spec, windows
         self._step_tokens = spec.architecture.batch_size * spec.architecture.seq_len
-        self.model: Any = build(spec.architecture, router_aux_loss_coef=spec.router_aux_loss_coef, seed=spec.seed)
+        self.model: Any = build(spec.architecture, seed=spec.seed, **spec.routing)
         initial_digest = checkpoint.model_digest(self.model)
         self.model.to(self._device)
         self._optimizer = make_optimizer(self.model, spec)
@@ -64,6 +65,7 @@ class Pretraining:
         found = checkpoint.latest(attempt.run_dir)
         if found is not None:
             self._state = checkpoint.restore(found, self.model, self._optimizer)
+        self._experts = Recent(max(1, round(LOSS_TAIL * spec.num_steps)))
         self._saved_step = None if found is None else self._state.step
         self._first_step = self._state.step
         self._note_progress()
@@ -101,6 +103,7 @@ class Pretraining:
             group["lr"] = learning_rate(spec, step)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
+        end_step(self.model)
         self._state.losses.append(loss.item())
         self._state.step += 1
         self._state.train_s += time.perf_counter() - started
@@ -110,17 +113,17 @@ class Pretraining:
         facts.initial_digest = state.initial_digest
         facts.num_steps, facts.num_tokens = state.step, state.step * self._step_tokens
         facts.train_s = state.train_s
+        facts.metrics.update(state.experts)
         if state.losses:
             facts.metrics["train/loss"] = tail_mean(state.losses)
             facts.metrics["time/tokens_per_s"] = facts.num_tokens / state.train_s
 
     def _write_event(self) -> None:
         state, facts, num_steps = self._state, self._attempt.facts, self._spec.num_steps
-        health = take_health(self.model)
+        health = self._experts.take(self.model, state.step)
         if health:
-            facts.metrics["router/max_vio"] = max(layer.max_vio for layer in health)
-            facts.metrics["router/entropy"] = min(layer.entropy for layer in health)
-            facts.metrics["router/dead_experts"] = float(sum(layer.dead_experts for layer in health))
+            state.experts = worst(self._experts.health())
+            self._note_progress()
         self._attempt.journal.write(
             "step",
             step=state.step,

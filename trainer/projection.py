@@ -5,7 +5,7 @@ The study's own run: `study_projection`.
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -26,6 +26,8 @@ CURVES = {"loss": "curve/loss", "learning_rate": "curve/learning_rate", "tokens_
 """Journal field -> metric. Apart from the result's names: `train/loss` there is a mean over the last steps."""
 CURVE_POINTS = 500
 """Points at most per curve; a long run's journal is thinned evenly."""
+EXPERT_POINTS = 60
+"""Points at most per curve of the experts' health: there are four for each layer."""
 MAX_TAG, MAX_PARAM = 5000, 6000
 """Characters; MLflow refuses longer tags and parameters."""
 MLFLOW_STATUS = {RunStatus.FINISHED: "FINISHED", RunStatus.STOPPED: "KILLED", RunStatus.KILLED: "KILLED"}
@@ -174,15 +176,35 @@ def _verdict_points(row: JobRow, trial: TrialRow | None, at_ms: int) -> tuple[Po
 
 
 def _curves(journal: Path) -> tuple[Point, ...]:
-    """The training curve; of a step that a resumed job repeated, the last line counts."""
+    """The training curves; of a step that a resumed job repeated, the last line counts."""
     lines = {line["step"]: line for line in read_journal(journal) if line.get("kind") == "step"}
-    steps = sorted(lines)[:: math.ceil(len(lines) / CURVE_POINTS) or 1]
-    return tuple(
-        Point(metric, float(lines[step][name]), step, milliseconds(datetime.fromisoformat(lines[step]["at"])))
-        for step in steps
-        for name, metric in CURVES.items()
-        if isinstance(lines[step].get(name), float | int) and math.isfinite(lines[step][name])
-    )
+    steps = [lines[step] for step in sorted(lines)]
+    shown = [*_thinned(steps, CURVE_POINTS, _curve_figures), *_thinned(steps, EXPERT_POINTS, _expert_figures)]
+    return tuple(point for line, figures in shown for point in _points_at(line, figures))
+
+
+def _thinned(
+    lines: list[dict[str, Any]], most: int, figures: Callable[[dict[str, Any]], dict[str, Any]]
+) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """At most so many of the lines that have such figures, evenly, with them."""
+    found = [(line, values) for line in lines if (values := figures(line))]
+    return found[:: math.ceil(len(found) / most) or 1]
+
+
+def _curve_figures(line: dict[str, Any]) -> dict[str, Any]:
+    return {metric: line.get(name) for name, metric in CURVES.items()}
+
+
+def _expert_figures(line: dict[str, Any]) -> dict[str, Any]:
+    """Health of each layer's experts, e.g. `curve/router/layer_03/max_vio`."""
+    layers = cast("list[dict[str, Any]]", line.get("router") or [])
+    return {f"curve/router/layer_{n:02d}/{name}": each[name] for n, each in enumerate(layers) for name in each}
+
+
+def _points_at(line: dict[str, Any], figures: dict[str, Any]) -> tuple[Point, ...]:
+    at_ms = milliseconds(datetime.fromisoformat(line["at"]))
+    numbers = {name: value for name, value in figures.items() if isinstance(value, float | int)}
+    return points_of(numbers, line["step"], at_ms)
 
 
 def _datasets(row: JobRow) -> tuple[Dataset, ...]:

@@ -1,12 +1,12 @@
 """The run's nouns: what is trained (RunSpec), how it is started (LaunchSpec), how it ended (RunResult)."""
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from nightsmith.evals.types import EvaluateSpec, Evaluation, SuiteSpec
-from nightsmith.model.presets import Architecture
+from nightsmith.model.presets import Architecture, BalanceMode, balance_mode
 from nightsmith.record.digest import Contract
 
 
@@ -37,12 +37,30 @@ class PretrainSpec(Contract):
     """Gradient norm above which gradients are scaled down."""
     router_aux_loss_coef: float = Field(default=0.0, ge=0, le=1)
     """Weight of the per-layer load-balancing loss."""
+    balance_mode: BalanceMode | None = None
+    """How the experts are kept evenly used: `none`, `aux` (the loss), `bias` (a selection bias that follows the loads,
+    and the loss where its coefficient is above 0); null: `aux` where router_aux_loss_coef is above 0, else `none`."""
+    router_z_loss_coef: float = Field(default=0.0, ge=0, le=1)
+    """Weight of the per-layer z-loss, which keeps the routers' logits small."""
+    router_bias_update_rate: float = Field(default=1e-3, gt=0, le=1)
+    """Step of the selection bias in `bias` mode, in probability."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Seeds initial weights and data order."""
     checkpoint_every_s: float = Field(default=30.0, gt=0)
     """Seconds between checkpoints that a run can be resumed from."""
     dev_suite: SuiteSpec | None = None
     """Evaluated by the same process after the final checkpoint is on disk; null: not evaluated."""
+
+    @property
+    def routing(self) -> dict[str, Any]:
+        """The fields that the model's routers are built with, under their names in its config."""
+        names = ("balance_mode", "router_aux_loss_coef", "router_z_loss_coef", "router_bias_update_rate")
+        return {name: getattr(self, name) for name in names}
+
+    @model_validator(mode="after")
+    def _require_consistent_routing(self) -> Self:
+        balance_mode(self.balance_mode, self.router_aux_loss_coef)
+        return self
 
 
 class ModelRef(Contract):

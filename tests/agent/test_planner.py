@@ -160,6 +160,16 @@ def test_as_many_changes_are_asked_for_as_devices_are_free_or_one_end():
     assert (ends["minItems"], ends["maxItems"]) == (1, 1)
 
 
+def test_the_planner_is_told_of_experts_that_died():
+    past = PastTrial(number=1, setting="learning_rate", direction="raise", gain=0.2, decision="promising")
+    starved = past.model_copy(update={"number": 2, "dead_experts": 5})
+    _, requests = propose(REQUEST.model_copy(update={"history": (past, starved)}), {"t": [BATCH_DOWN]})
+    asked = requests[0]["messages"][-1]["content"]
+    assert (
+        "1 learning_rate raise better 0.2 promising\n2 learning_rate raise better 0.2 promising 5 dead experts" in asked
+    )
+
+
 def test_a_change_that_failed_before_is_refused_and_the_second_schema_leaves_it_out():
     past = PastTrial(number=1, setting="learning_rate", direction="raise", gain=-0.2, decision="rejected")
     found, requests = propose(REQUEST.model_copy(update={"history": (past,)}), {"t": [RATE_UP]}, {"t": [BATCH_DOWN]})

@@ -72,7 +72,9 @@ class JudgedStudy:
             budget.reserve(db, self.study, key, Amount(trials=int(role == "trial"), wall_s=1))
         journal = Journal(self.ws.run_dir(key) / JOURNAL, 1)
         for done in (1, 2, 3):
-            journal.write("step", step=done, loss=5.0 - done, learning_rate=0.001, tokens_per_s=None)
+            layers = [{"max_vio": 0.5 / done, "dead_experts": 0}, {"max_vio": 2.0, "dead_experts": 3 - done}]
+            rate, router = 0.001, layers if role == "trial" else []
+            journal.write("step", step=done, loss=5.0 - done, learning_rate=rate, tokens_per_s=None, router=router)
         if not running:
             self.finish(row, result(key, spec, role, value))
         return key

@@ -52,6 +52,31 @@ def test_a_shape_that_cannot_be_built_is_refused_with_a_remedy(args: Pretrain, s
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"balance_mode": "aux"}, "router_aux_loss_coef 0: set it above 0, e.g. to 0.01."),
+        ({"balance_mode": "none", "router_aux_loss_coef": 0.1}, "set the coefficient to 0, or the mode to 'aux'."),
+        ({"balance_mode": "even"}, "'balance_mode' is 'even'"),
+        ({"router_bias_update_rate": 0}, "'router_bias_update_rate' is 0"),
+    ],
+)
+def test_balancing_that_contradicts_itself_is_refused_with_a_remedy(change: dict[str, float | str], said: str):
+    with pytest.raises(ToolError) as caught:
+        apply_change(Pretrain(), change)
+    assert said in str(caught.value)
+    assert not str(caught.value).endswith("..")
+
+
+def test_balancing_reaches_the_job(published: tuple[Workspace, Manifest]):
+    ws, manifest = published
+    changed = apply_change(Pretrain(), {"balance_mode": "bias", "router_z_loss_coef": 0.001})
+    spec = pretrain_spec(changed, manifest, ws)
+    assert (spec.balance_mode, spec.router_z_loss_coef, spec.router_bias_update_rate) == ("bias", 0.001, 1e-3)
+    unnamed = apply_change(Pretrain.model_validate(recipe(Pretrain())), {"router_aux_loss_coef": 0.02})
+    assert pretrain_spec(unnamed, manifest, ws).routing["router_aux_loss_coef"] == 0.02
+
+
 def test_a_change_leaves_all_other_settings():
     before = Pretrain(preset="micro", seed=3)
     after = apply_change(before, {"learning_rate": 3e-3, "num_layers": 2})

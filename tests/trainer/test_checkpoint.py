@@ -116,8 +116,8 @@ def test_training_lowers_the_loss_far_below_chance(spec, tmp_path) -> None:
     assert tail_mean(state.losses) < 2.5
 
 
-def test_seed_and_balance_loss_change_the_training_and_equal_specs_repeat_it(spec, tmp_path) -> None:
-    def digest(name: str, **changes: float) -> str:
+def test_seed_and_balancing_change_the_training_and_equal_specs_repeat_it(spec, tmp_path) -> None:
+    def digest(name: str, **changes: float | str) -> str:
         (tmp_path / name).mkdir()
         training = pretraining(spec.model_copy(update={"num_steps": 5, **changes}), tmp_path / name)
         training.train()
@@ -125,7 +125,19 @@ def test_seed_and_balance_loss_change_the_training_and_equal_specs_repeat_it(spe
 
     first = digest("a")
     assert digest("b") == first
-    assert len({first, digest("c", seed=1), digest("d", router_aux_loss_coef=0.1)}) == 3
+    others = {"c": {"seed": 1}, "d": {"router_aux_loss_coef": 0.1}, "e": {"router_z_loss_coef": 0.1}}
+    others["f"] = {"balance_mode": "bias"}
+    assert len({first, *(digest(name, **changes) for name, changes in others.items())}) == 5
+
+
+def test_the_reported_health_of_the_experts_is_that_of_the_last_steps_also_after_a_resume_that_trains_no_more(
+    spec, tmp_path
+) -> None:
+    training = pretraining(spec.model_copy(update={"num_steps": 40}), tmp_path)
+    training.train()
+    facts = training._attempt.facts.metrics
+    resumed = pretraining(spec.model_copy(update={"num_steps": 40}), tmp_path)
+    assert resumed._attempt.facts.metrics["router/max_vio"] == facts["router/max_vio"]
 
 
 def test_the_reported_loss_is_the_mean_of_the_last_steps() -> None:

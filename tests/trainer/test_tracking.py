@@ -150,6 +150,15 @@ def test_the_training_curve_comes_from_the_journal(made):
     assert [(point.step, point.value) for point in history] == [(1, 4.0), (2, 3.0), (3, 2.0)]
 
 
+def test_each_layers_experts_have_their_curves(made):
+    tracking.project(made.ws, made.study)
+    run = shown(made)[rows_of(made)["trial-1"].key]
+    client = tracking.open_client(made.ws)
+    curve = client.get_metric_history(run.info.run_id, "curve/router/layer_01/dead_experts")
+    assert [(point.step, point.value) for point in curve] == [(1, 2.0), (2, 1.0), (3, 0.0)]
+    assert run.data.metrics["curve/router/layer_00/max_vio"] == 0.5 / 3
+
+
 def test_projecting_again_changes_nothing_in_the_database(made):
     tracking.project(made.ws, made.study)
     before = contents(made.ws)

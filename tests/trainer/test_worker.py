@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_runs import prepare, pretrain_spec
+from small_runs import TINY, prepare, pretrain_spec
 from zygote import Zygote
 
 from nightsmith.evals.types import EvaluateSpec
@@ -60,12 +60,19 @@ def test_a_run_ends_with_digests_metrics_and_an_evaluation_that_match_its_files(
     assert result.evaluation.checkpoint_digest == result.checkpoint_digest
     assert 0 < result.train_s < result.wall_s
     assert result.metrics["train/loss"] < 5.5
+    assert 0 < result.metrics["router/entropy"] <= 1
+    assert result.metrics["router/max_vio"] > 0
+    assert result.metrics["router/logit_norm"] > 0
+    steps = [line for line in read_journal(run_dir / JOURNAL) if line["kind"] == "step" and line["router"]]
+    assert {len(line["router"]) for line in steps} == {TINY.num_layers}
+    assert max(layer["max_vio"] for layer in steps[-1]["router"]) > 0
     phases = [line["phase"] for line in read_journal(run_dir / JOURNAL) if line["kind"] == "phase"]
     assert phases == ["start", "data", "build", "train", "evaluate"]
 
 
 def test_a_run_that_was_killed_three_times_ends_bit_equal_to_an_undisturbed_one(zygote, tmp_path) -> None:
-    spec = pretrain_spec(tmp_path, num_steps=60)
+    routing = {"balance_mode": "bias", "router_aux_loss_coef": 0.01, "router_z_loss_coef": 0.01}
+    spec = pretrain_spec(tmp_path, num_steps=60, **routing)
     calm = prepare(tmp_path / "calm", spec)
     torn = prepare(tmp_path / "torn", spec.model_copy(update={"checkpoint_every_s": 0.02}))
     assert zygote.run(calm) == 0
