@@ -39,6 +39,19 @@ _MODEL_RE = re.compile(
     rf"(?:-[\w.]+)*(?![\w])",
     re.IGNORECASE,
 )
+_PLAIN_WORDS = frozenset({"small", "command", "opt", "yi", "falcon", "bloom", "granite"})
+_UNMISTAKABLE = "|".join(family for family in lexicon.FAMILIES.split("|") if family not in _PLAIN_WORDS)
+_HYPHENATED_MODEL_RE = re.compile(
+    rf"(?<![\w/.@-])(?:(?:\w+[-_])+(?:{_UNMISTAKABLE})(?:[-_.]?\w+)*|(?:{_UNMISTAKABLE})(?:[-_]\w+)+)(?![\w/])",
+    re.IGNORECASE,
+)
+"""A family's name within a name of one's own: tiny-llama, llama_test."""
+_TUNED_RE = re.compile(
+    r"\b(?:fine-?tun(?:e|ing)|sft|tune|evaluate|score|dpo|grpo|measure|adapt)(?: of)? (?:the )?(?:model |checkpoint )?"
+    r"([A-Za-z][\w.-]*\w) (?:on|with|using|by|further|until|to|in)\b",
+    re.IGNORECASE,
+)
+"""The one word between a verb of training and its data: the model's name, whatever it is."""
 _OWN_MODEL_RE = re.compile(
     r"\b(?:(?:our|my|the|this|that|last|yesterday's|tonight's) )"
     r"(?:(?!(?:of|on|for|with|and|to|in|our|my) )[a-z][\w'.-]* ){0,3}?"
@@ -138,8 +151,13 @@ def generated(text: str) -> Iterator[Reading]:
 
 def models(text: str) -> Iterator[Reading]:
     """Model names of known families."""
-    for match in _MODEL_RE.finditer(text):
-        yield _text(match.span(), match.group(), "model")
+    known = [match.span() for match in _MODEL_RE.finditer(text)]
+    own = [match.span() for match in _HYPHENATED_MODEL_RE.finditer(text)]
+    for start, end in (*known, *(span for span in own if all(span[1] <= a or b <= span[0] for a, b in known))):
+        yield _text((start, end), text[start:end], "model")
+    for match in _TUNED_RE.finditer(text):
+        if match[1].lower() not in lexicon.NOT_DATA | lexicon.STOP_WORDS | lexicon.NOT_NAMES | lexicon.DETERMINERS:
+            yield _text(match.span(1), match[1], "model")
 
 
 def own_models(text: str) -> Iterator[Reading]:

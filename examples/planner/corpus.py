@@ -170,13 +170,14 @@ def token_counts(examples: list[dict[str, str]], tokenizer: Path) -> list[int]:
 
 
 GRAMMARS: dict[str, tuple[Callable[[random.Random], Iterable[parts.Part]], int]] = {
-    "goals": (lambda r: (grammar.goal(r),), 160),
-    "tuning": (lambda r: (tuning_goals.goal(r),), 260),
-    "blocked": (lambda r: (refusals.blocked(r),), 100),
+    "goals": (lambda r: (grammar.goal(r),), 140),
+    "two_files": (tuning_goals.two_files, 240),
+    "tuning": (lambda r: (tuning_goals.goal(r),), 200),
+    "blocked": (lambda r: (refusals.blocked(r),), 80),
     "honest": (lambda r: (refusals.honest(r),), 60),
     "demands": (refusals.demanded_or_forbidden, 220),
     "contrasts": (refusals.contrast, 100),
-    "rich": (lambda r: (extras.rich(r),), 220),
+    "rich": (lambda r: (extras.rich(r),), 190),
     "lacking": (extras.lacking, 200),
     "answered": (lambda r: (extras.answered(r),), 60),
     "untrained": (lambda r: (r.choice((other_goals.evaluate, other_goals.compare, other_goals.build))(r),), 90),
@@ -214,7 +215,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     for name, (_, number) in GRAMMARS.items():
         parser.add_argument(f"--{name}", type=int, default=number)
-    parser.add_argument("--sayings", type=int, default=400)
+    parser.add_argument("--sayings", type=int, default=380)
     parser.add_argument("--proposals", type=int, default=80)
     parser.add_argument("--repairs", type=int, default=10)
     parser.add_argument("--repeat", type=int, default=1, help="copies of what was written by hand")

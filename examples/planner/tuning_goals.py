@@ -181,6 +181,36 @@ def stages(r: R) -> Part:
     }
 
 
+def two_files(r: R) -> list[Part]:
+    """One model and two files, in two of five relations: stages, both at once, trained and tested or evaluated."""
+    model, (first, second) = model_name(r), two(r)
+    clauses = [target(r, r.choice(("exact_match", "exact_match", "token_f1", "accuracy")))]
+    for chance, make in ((0.75, budget), (0.2, setting), (0.25, adaptation)):
+        if r.random() < chance:
+            clauses.append(make(r))
+    found: list[Part] = []
+    for relation in ("sft", r.choice(("pretrain", "scratch", "both", "both", "test", "test", "eval"))):
+        lead, gold = _related(r, relation, first, second)
+        if relation != "scratch":
+            gold["model"] = model
+        text = sentence(r, lead.format(m=model, a=first, b=second), [text for text, _ in clauses])
+        found.append((text, {"s": "ready", **merge([{"do": "train"}, gold, *(gold for _, gold in clauses)])}))
+    return found
+
+
+def _related(r: R, relation: str, first: str, second: str) -> tuple[str, Gold]:
+    """How two files are related: a template, the methods and the data."""
+    if relation == "both":
+        return r.choice(_STOCK["BOTH"]), {"how": ["sft"], "data": [{"r": first}, {"r": second}]}
+    if relation in _STOCK["ONE"]:
+        return r.choice(_STOCK["ONE"][relation]), {
+            "how": ["sft"],
+            "data": [{"r": first}, {"r": second, "as": relation}],
+        }
+    how = ["sft" if relation == "sft" else "pretrain", "sft"]
+    return r.choice(_STOCK["STAGES"][relation]), {"how": how, "data": [{"r": first, "at": 0}, {"r": second, "at": 1}]}
+
+
 def night(r: R) -> Part:
     """Fine-tuning every night."""
     when, cron = r.choice(_STOCK["NIGHTS"])

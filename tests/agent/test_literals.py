@@ -122,6 +122,8 @@ def test_recurrences_are_cron_lines_with_sunday_as_zero(goal: str, cron: str):
         "Qwen/Qwen3-1.7B",
         "Qwen3-0.6B",
         "Mistral Small 4",
+        "tiny-llama",
+        "llama_test-v2",
         "our support model",
         "the RFC documents",
         "chain sum problems",
@@ -130,6 +132,11 @@ def test_recurrences_are_cron_lines_with_sunday_as_zero(goal: str, cron: str):
 )
 def test_paths_models_and_phrases_are_texts_verbatim(text: str):
     assert text in values(f"Fine-tune it on {text}, please.", "text")
+
+
+def test_the_word_between_a_verb_of_training_and_its_data_can_be_a_model():
+    assert values("Fine-tune zephyr on a.csv", "text") == ["zephyr", "a.csv"]
+    assert values("Fine-tune it on a.csv", "text") == ["a.csv"]
 
 
 def test_quoted_text_is_one_literal_even_with_numbers_in_it():
