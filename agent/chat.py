@@ -8,7 +8,7 @@ from nightsmith.agent import answering, console_talk, steering
 from nightsmith.agent.console import Console
 from nightsmith.agent.console_line import Face, Line, PlainLine, PromptLine, history, is_plain
 from nightsmith.agent.conversing import Utterance
-from nightsmith.agent.opening import opened
+from nightsmith.agent.opening import existing, opened
 from nightsmith.agent.planner import Planner
 from nightsmith.agent.settings import load_settings
 from nightsmith.record import studies
@@ -41,14 +41,14 @@ def planner() -> Planner:
 
 def tell(study: str, text: str, path: Path | None) -> int:
     """Steer a study by a sentence. Only writes it down: whoever drives the study hears it."""
-    ws = opened(path)
+    ws = existing(path)
     print(steering.tell(ws, study, text, _meant(ws, study, text)))
     return 0
 
 
 def ask(study: str, question: str, path: Path | None) -> int:
     """Answer a question about a study from its result files."""
-    ws = opened(path)
+    ws = existing(path)
     utterance = _meant(ws, study, question)
     if utterance.kind not in console_talk.QUESTIONS:
         raise NightsmithError(f"Not understood as a question about {study}. {answering.POSSIBLE}.")

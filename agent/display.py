@@ -8,14 +8,14 @@ from pathlib import Path
 
 from nightsmith.agent import history, render
 from nightsmith.agent import report as reporting
-from nightsmith.agent.opening import opened
+from nightsmith.agent.opening import existing, found
 from nightsmith.agent.side_by_side import with_sides
 from nightsmith.record import studies
 
 
 def show(study: str, path: Path | None, *, as_json: bool, every: bool = False) -> int:
     """One study, readable at 80 columns or as JSON. JSON has every trial, text only those that matter most."""
-    ws = opened(path)
+    ws = existing(path)
     view = with_sides(ws, history.load(ws, study))
     print(view.model_dump_json(indent=1) if as_json else render.show(view, every=every))
     return 0
@@ -23,14 +23,15 @@ def show(study: str, path: Path | None, *, as_json: bool, every: bool = False) -
 
 def studies_table(path: Path | None, *, as_json: bool) -> int:
     """All studies, one line each."""
-    rows = history.summaries(opened(path))
+    ws = found(path)
+    rows = history.summaries(ws) if ws else []
     print(json.dumps([row.model_dump(mode="json") for row in rows]) if as_json else render.study_table(rows))
     return 0
 
 
 def report(study: str, path: Path | None) -> int:
     """Write the report again from the truth."""
-    ws = opened(path)
+    ws = existing(path)
     studies.get(ws, study)
     with _uncollected():
         print(reporting.write(ws, study))

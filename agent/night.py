@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from nightsmith.agent import night_install, night_view
-from nightsmith.agent.opening import opened
+from nightsmith.agent.opening import existing, found
 from nightsmith.agent.standing import is_driven
 from nightsmith.record import approvals, schedules
 from nightsmith.record.clock import Clock, utc_now
@@ -15,19 +15,19 @@ from nightsmith.record.workspace import Workspace
 
 def listing(path: Path | None, *, as_json: bool) -> int:
     """All schedules."""
-    ws = opened(path)
-    rows = schedules.all(ws)
+    ws = found(path)
+    rows = [(ws, row) for row in schedules.all(ws)] if ws else []
     if as_json:
-        print(json.dumps([_as_data(ws, row) for row in rows]))
+        print(json.dumps([_as_data(ws, row) for ws, row in rows]))
         return 0
-    told = [night_view.schedule_lines(ws, row, schedules.valid_approval(ws, row)) for row in rows]
+    told = [night_view.schedule_lines(ws, row, schedules.valid_approval(ws, row)) for ws, row in rows]
     print("\n\n".join(told) or 'No schedules yet. Add one: nightsmith night add "GOAL" --at 22:00 --until 07:00')
     return 0
 
 
 def show(name: str, path: Path | None, *, as_json: bool) -> int:
     """One schedule, what was approved for it, and its last nights."""
-    ws = opened(path)
+    ws = existing(path)
     row = schedules.get(ws, name)
     nights = [night_view.night(ws, row, one) for one in schedules.occurrences(ws, row.id)[-5:]]
     if as_json:
@@ -40,7 +40,7 @@ def show(name: str, path: Path | None, *, as_json: bool) -> int:
 
 def history(name: str | None, path: Path | None, *, last: int, as_json: bool) -> int:
     """What became of each night, oldest first; of removed schedules too."""
-    ws = opened(path)
+    ws = existing(path)
     known = {row.id: row for row in schedules.all(ws, removed=True) if name in (None, row.name)}
     if name and not known:
         schedules.get(ws, name)  # says which there are
@@ -55,7 +55,7 @@ def history(name: str | None, path: Path | None, *, last: int, as_json: bool) ->
 
 def remove(name: str, path: Path | None, *, now: Clock = utc_now) -> int:
     """Take a schedule out, withdraw its approval and stop its timer; its history stays."""
-    ws = opened(path)
+    ws = existing(path)
     row = schedules.remove(ws, name, now=now)
     approvals.revoke(ws, row.account, now=now)
     night_install.follow(ws, now)

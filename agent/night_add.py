@@ -13,7 +13,7 @@ from nightsmith.agent import editing, night_view, night_words, render
 from nightsmith.agent.desk import desk
 from nightsmith.agent.goal import GoalSpec
 from nightsmith.agent.night_words import CannotSchedule
-from nightsmith.agent.opening import opened
+from nightsmith.agent.opening import existing, opened
 from nightsmith.agent.plan import StudyPlan
 from nightsmith.agent.planner import Planner
 from nightsmith.agent.preflight import preflight
@@ -139,7 +139,7 @@ def envelope(account: str, spec: GoalSpec, plan: StudyPlan, recurring: Recurrenc
 
 def renew(name: str, path: Path | None, *, valid_days: int, yes: bool, as_json: bool, now: Clock = utc_now) -> int:
     """Approve a schedule anew: the same goal, planned again."""
-    ws = opened(path)
+    ws = existing(path)
     row = schedules.get(ws, name)
     spec, folder = GoalSpec.model_validate(row.spec), Path(row.folder)
     plan = _planned(ws, spec, row.recurrence, folder, now)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nightsmith.agent import night_timer
 from nightsmith.agent.night_timer import Timers
-from nightsmith.agent.opening import opened
+from nightsmith.agent.opening import existing, opened
 from nightsmith.record import schedules
 from nightsmith.record.clock import Clock, utc_now
 from nightsmith.record.errors import NightsmithError
@@ -15,7 +15,7 @@ from nightsmith.record.workspace import Workspace
 
 def install(path: Path | None, *, kind: str | None, printed: bool, now: Clock = utc_now) -> int:
     """Install the timers of every schedule (`printed`: show them only). Again: brings them up to date."""
-    ws = opened(path)
+    ws = existing(path)
     rows, timers = schedules.all(ws), Timers(ws)
     if printed:
         print(_shown(timers, kind or _likely(), now), end="")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nightsmith.agent import night_view
 from nightsmith.agent.night_run import Drive, NightRun
-from nightsmith.agent.opening import opened
+from nightsmith.agent.opening import existing
 from nightsmith.agent.planner import Planner
 from nightsmith.agent.services import Services
 from nightsmith.agent.settings import load_settings
@@ -18,7 +18,7 @@ from nightsmith.record.workspace import Workspace
 
 def run(name: str | None, path: Path | None, *, forced: bool, as_json: bool, now: Clock = utc_now) -> int:
     """Run what is due (`forced`: due or not)."""
-    ws = opened(path)
+    ws = existing(path)
     chosen = [schedules.get(ws, name)] if name else schedules.all(ws)
     before = {row.id for row in schedules.occurrences(ws) if row.ended_at is not None}
     code = NightRun(ws, driver(ws), now=now, as_json=as_json).run(chosen, forced=forced)

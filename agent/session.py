@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from nightsmith.agent import dossier, render, understand
 from nightsmith.agent.desk import FlagDesk, desk
 from nightsmith.agent.looking import blind
-from nightsmith.agent.opening import opened
+from nightsmith.agent.opening import existing, opened
 from nightsmith.agent.plan import StudyPlan
 from nightsmith.agent.planner import Interpretation, Planner
 from nightsmith.agent.planning import Machine, study_plan
@@ -44,7 +44,7 @@ def run(goal: str, path: Path | None, *, yes: bool, as_json: bool) -> int:
 
 def resume(study: str, path: Path | None, *, answers: list[str], yes: bool, as_json: bool) -> int:
     """Drive a study on from where it stands; while somebody else does, watch."""
-    ws = opened(path)
+    ws = existing(path)
     studies.get(ws, study)  # says which studies there are
     front = desk(ws, yes=yes, as_json=as_json, answers=answers)
     if yes:
@@ -96,7 +96,7 @@ def _watch(ws: Workspace, study: str, front: FlagDesk) -> int:
 
 def stop(study: str, path: Path | None) -> int:
     """Ask for the end; where nobody drives the study, bring it to its end here."""
-    ws = opened(path)
+    ws = existing(path)
     if studies.get(ws, study).outcome is not None:
         print(f"{study} has ended already: {studies.get(ws, study).outcome}.")
         return 0

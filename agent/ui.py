@@ -24,10 +24,10 @@ import httpx
 import psutil
 
 from nightsmith.agent import history, morning
-from nightsmith.agent.opening import opened
+from nightsmith.agent.opening import existing
 from nightsmith.record.errors import NightsmithError
 from nightsmith.record.offline import child_environment
-from nightsmith.record.workspace import Workspace, find_root
+from nightsmith.record.workspace import Workspace
 from nightsmith.trainer import tracking
 
 HOST = "127.0.0.1"
@@ -63,15 +63,9 @@ def serve(path: Path | None, *, port: int | None, open_page: bool | None, as_jso
 
 
 def _workspace(path: Path | None) -> Workspace:
-    root = find_root(path)
-    if not root.is_dir():
-        raise NightsmithError(
-            f'There is no workspace at {root}, so nothing to show. Begin with `nightsmith run "GOAL"`, or name another '
-            "one with --workspace."
-        )
-    ws = opened(path)
+    ws = existing(path)
     if not history.summaries(ws):
-        raise NightsmithError(f'No studies in {root} yet. Begin one with: nightsmith run "GOAL"')
+        raise NightsmithError(f'No studies in {ws.root} yet. Begin one with: nightsmith run "GOAL"')
     return ws
 
 
