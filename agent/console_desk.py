@@ -29,7 +29,7 @@ class ConsoleDesk:
         for number, question in enumerate(questions, 1):
             of = f"Question {number} of {len(questions)}: " if len(questions) > 1 else ""
             self.console.say_plain(f"{of}{question['text']}")
-            answers.append(f"{question['text']} {await self._said(question.get('default'))}")
+            answers.append(await self._said(question.get("default")))
         return answers
 
     async def _said(self, default: str | None) -> str:

@@ -11,7 +11,8 @@ from typing import Any, Literal, get_args
 
 from nightsmith.agent import lexicon
 from nightsmith.agent.proposals import DIRECTIONS, SETTINGS, Direction
-from nightsmith.agent.wire import Wire, WireError
+from nightsmith.agent.wire import Wire
+from nightsmith.agent.wire_error import WireError
 from nightsmith.record.digest import Contract
 
 Kind = Literal[

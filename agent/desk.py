@@ -62,7 +62,7 @@ class TerminalDesk(FlagDesk):
             said = _typed(f"{question['text']}{default}: ")
             if said is None:
                 return None
-            answers.append(f"{question['text']} {said or question.get('default') or ''}")
+            answers.append(said or question.get("default") or "")
         return answers
 
     async def approve(self, study: str) -> dict[str, Any] | None:

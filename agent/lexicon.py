@@ -189,3 +189,17 @@ NOT_NAMES = frozenset(
         "learning-rate batch-size pre-train fine-tune"
     )
 )
+MEASURES = (
+    r"bits?[ -]?(?:per|/)[ -]?byte|\bbpb\b|perplexit|\bppl\b|\bloss(?:es)?\b|entropy|\bnll\b|exact[ _-]?match|\bem\b|"
+    r"accura|\bacc\b|\bcorrect|\bright\b|\bf1\b|\bf-?score|\bpass@|pass[ _]at|pass rate|unit tests?|rouge|bleu|chrf|"
+    r"meteor|win[ -]?rate|\bwins?\b|reward|\bscor(?:e|es|ing)\b|\b(?:tokens|characters|words) (?:per|in|of) |"
+    r"output tokens|\brate\b(?<!learning rate)|\berrors?\b|calibration|brier|recall|precision|\bmatch|\bmetric"
+)
+"""Words that name what can be measured of a model."""
+BECOMES_BETTER = (
+    r"\bas (?:low|high|good|far|well|much|small|short|close|near|little|accurate)\b|"
+    r"\b(?:low|high|small|short|bett)er\b|"
+    r"\b(?:best|lowest|highest|smallest|shortest)\b|minimi[sz]|maximi[sz]|improv|reduc|\brais|increas|\bpush|\bdriv|"
+    r"squeez|\bdown\b|\bbeat|outperform|surpass|\b(?<!no )(?<!not )(?:less|more|fewer)\b|baseline|\bsolv"
+)
+"""Words that say that something is to become better, or better than something."""

@@ -42,6 +42,11 @@ class Candidate:
         """The candidate's line in the prompt."""
         return f"{self.shown} = {self.id}"
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is a whole number."""
+        return isinstance(self.value, (int, float)) and float(self.value).is_integer()
+
 
 def find(goal: str) -> tuple[Candidate, ...]:
     """List the candidate literals of a goal in the order of the text, at most 64."""
@@ -167,7 +172,7 @@ _UNIT_RE = re.compile(
       (?P<scale>\s?(?:(?-i:[kKMBTb])|bn|mio|thousand|million|billion|trillion|
         m(?=\s(?:token|param|row|example|doc)))\b) |
       (?P<duration>-?\s?{lexicon.DURATION}\b(?!\w|-fold)) |
-      (?P<noun>\s?-?(?:{"|".join(sorted(lexicon.COUNT_NOUNS, key=len, reverse=True))})\b(?!\s?[<=>]))
+      (?P<noun>\s?-?(?:{"|".join(sorted(lexicon.COUNT_NOUNS, key=len, reverse=True))})\b(?!\s?[<=>]|:))
     )""",
     re.IGNORECASE | re.VERBOSE,
 )
@@ -205,7 +210,7 @@ def _with_unit(match: re.Match[str], unit: re.Match[str] | None, value: float, m
         return Reading("money", value * lexicon.SCALE.get(scale, 1), (begin, stop), None, currency, text[begin:stop])
     if unit is None:
         return Reading("number", value, (start, end), None, None, _in_context(text, start, end))
-    kind, scaled, name = UNIT_READINGS[str(unit.lastgroup)](value, unit.group().strip(" -").lower())
+    kind, scaled, name = UNIT_READINGS[str(unit.lastgroup)](value, unit.group().strip(" \t\n-").lower())
     tail = _TAIL_RE.match(text, unit.end()) if unit.lastgroup == "scale" else None
     end = tail.end() if tail else unit.end()
     return Reading(kind, scaled, (start, end), None, tail.group(1).lower() if tail else name, text[start:end])

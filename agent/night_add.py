@@ -17,6 +17,7 @@ from nightsmith.agent.opening import existing, opened
 from nightsmith.agent.plan import StudyPlan
 from nightsmith.agent.planner import Planner
 from nightsmith.agent.preflight import preflight
+from nightsmith.agent.questions import named, with_answers
 from nightsmith.agent.settings import load_settings
 from nightsmith.agent.window import END_MARGIN, Window
 from nightsmith.record import approvals, schedules
@@ -172,13 +173,13 @@ def _read(ws: Workspace, goal: str, folder: Path, answers: list[str], *, as_json
     planner = Planner(load_settings(folder).backend())
     known = list(answers)
     while True:
-        reading = asyncio.run(planner.interpret("\n".join([goal, *known]))).as_json()
+        reading = asyncio.run(planner.interpret(with_answers(goal, known))).as_json()
         if reading["status"] != "needs_answers" or as_json or not sys.stdin.isatty():
             return reading
         said = asyncio.run(desk(ws, yes=False, as_json=False, answers=[]).answer(reading["questions"]))
         if not said:
             return reading
-        known += said
+        known += named(reading["questions"], said)
 
 
 def _not_ready(reading: dict[str, Any], *, as_json: bool) -> int:

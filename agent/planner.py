@@ -14,9 +14,12 @@ from typing import Any, Protocol, TypeVar
 from nightsmith.agent import conversing, literals, prompting, proposals, wire, wire_schema
 from nightsmith.agent.conversing import ConverseRequest, Utterance
 from nightsmith.agent.goal import GoalSpec
+from nightsmith.agent.grounds import can_aim
+from nightsmith.agent.literals import Candidate
 from nightsmith.agent.proposals import Proposal, ProposeRequest
-from nightsmith.agent.questions import Question
-from nightsmith.agent.wire import Meaning, Status, WireError
+from nightsmith.agent.questions import Question, question
+from nightsmith.agent.wire import Meaning, Status
+from nightsmith.agent.wire_error import Missing, WireError
 from nightsmith.record.digest import canonical_json, file_digest, sha256
 from nightsmith.record.errors import NightsmithError
 
@@ -25,6 +28,8 @@ PROPOSE_TOKENS = 64
 CONVERSE_TOKENS = 48
 """Tokens of an answer at most (propose: for each trial)."""
 Answer = TypeVar("Answer")
+Narrow = Callable[[list[WireError]], dict[str, Any]]
+"""Schema for an answer after these errors."""
 
 
 class Answered(Protocol):
@@ -54,6 +59,11 @@ class Backend(Protocol):
 
 class PlannerConfused(NightsmithError):
     """No answer of the planner can stand. Studies pause; nothing decides in its place."""
+
+    def __init__(self, text: str, last: WireError):
+        """`last` is what was wrong with the last answer."""
+        super().__init__(text)
+        self.last = last
 
 
 @dataclass(frozen=True)
@@ -92,8 +102,10 @@ class Planner:
         candidates = literals.find(goal)
         turn = _Turn(self, prompting.interpret_messages(goal, candidates), wire_schema.SCHEMA, INTERPRET_TOKENS)
         try:
-            narrow = wire_schema.narrowed(candidates)
-            meaning = await turn.ask(lambda answer: wire.expand(answer, goal, candidates), narrow)
+            meaning = await turn.ask(
+                lambda answer: wire.expand(answer, goal, candidates),
+                lambda errors: _narrowed(errors, goal, candidates),
+            )
         except PlannerConfused as confused:
             return _not_understood(confused, turn.transcript())
         return _interpretation(meaning, turn.transcript())
@@ -102,7 +114,7 @@ class Planner:
         """Ask for the next trials, at most `request.k`. PlannerConfused when no answer can stand."""
         turn = _Turn(self, prompting.propose_messages(request), proposals.schema(request.k), PROPOSE_TOKENS * request.k)
         narrowed = proposals.schema(request.k, request.open_changes())
-        return await turn.ask(lambda answer: proposals.expand(answer, request), narrowed), turn.transcript()
+        return await turn.ask(lambda answer: proposals.expand(answer, request), lambda _: narrowed), turn.transcript()
 
     async def converse(self, request: ConverseRequest) -> tuple[Utterance, dict[str, Any]]:
         """Ask what somebody meant. Where no answer can stand, the utterance is `unknown`."""
@@ -110,7 +122,7 @@ class Planner:
         turn = _Turn(self, prompting.converse_messages(request, found), conversing.schema(), CONVERSE_TOKENS)
         narrowed = conversing.schema(tuple(mention.id for mention in found), request.known_settings())
         try:
-            said = await turn.ask(lambda answer: conversing.expand(answer, request, found), narrowed)
+            said = await turn.ask(lambda answer: conversing.expand(answer, request, found), lambda _: narrowed)
         except PlannerConfused:
             said = Utterance(kind="unknown")
         return said, turn.transcript()
@@ -125,27 +137,27 @@ class _Turn:
     schema: dict[str, Any]
     max_tokens: int
     answers: list[str] = field(default_factory=list[str])
-    errors: list[str] = field(default_factory=list[str])
+    errors: list[WireError] = field(default_factory=list[WireError])
 
-    async def ask(self, read: Callable[[dict[str, Any]], Answer], narrow: dict[str, Any]) -> Answer:
+    async def ask(self, read: Callable[[dict[str, Any]], Answer], narrow: Narrow) -> Answer:
         """Ask; then with a schema that leaves out what cannot stand; then with the error as well.
 
         The second step is for small models: they choose well among what is possible, and are lost in a conversation
         about their mistakes (9 of 65 held-out goals were called dishonest there). The third is for large ones.
         """
-        for schema, messages in ((self.schema, self._as_asked), (narrow, self._as_asked), (narrow, self._with_error)):
-            answer = await self._complete(messages(), schema)
+        for messages in (self._as_asked, self._as_asked, self._with_error):
+            answer = await self._complete(messages(), narrow(self.errors) if self.errors else self.schema)
             try:
                 return read(_object(answer))
             except WireError as error:
-                self.errors.append(str(error))
-        raise PlannerConfused(f"The planner's answer cannot be used. {self.errors[-1]}")
+                self.errors.append(error)
+        raise PlannerConfused(f"The planner's answer cannot be used. {self.errors[-1]}", self.errors[-1])
 
     def _as_asked(self) -> list[dict[str, str]]:
         return self.messages
 
     def _with_error(self) -> list[dict[str, str]]:
-        return [*self.messages, *prompting.repair_messages(self.answers[-1], self.errors[-1])]
+        return [*self.messages, *prompting.repair_messages(self.answers[-1], str(self.errors[-1]))]
 
     async def _complete(self, messages: list[dict[str, str]], schema: dict[str, Any]) -> str:
         backend, seed = self.planner.backend, self.planner.seed
@@ -159,7 +171,7 @@ class _Turn:
             "messages": self.messages,
             "schema_digest": sha256(canonical_json(self.schema)),
             "answers": self.answers,
-            "errors": self.errors,
+            "errors": [str(error) for error in self.errors],
             "seed": self.planner.seed,
             "backend": _identity(self.planner.backend),
         }
@@ -180,7 +192,17 @@ def _interpretation(meaning: Meaning, transcript: dict[str, Any]) -> Interpretat
     return Interpretation(meaning.status, meaning.spec, meaning.sources, meaning.questions, reasons, transcript)
 
 
+def _narrowed(errors: list[WireError], goal: str, candidates: tuple[Candidate, ...]) -> dict[str, Any]:
+    """The schema after errors. What the text lacks can only be asked for; so can what was named wrongly twice."""
+    last = errors[-1]
+    if isinstance(last, Missing) and (last.asks != "targets" or len(errors) > 1 or not can_aim(goal, candidates)):
+        return wire_schema.asking(last.asks, candidates)
+    return wire_schema.narrowed(candidates)
+
+
 def _not_understood(confused: PlannerConfused, transcript: dict[str, Any]) -> Interpretation:
+    if isinstance(confused.last, Missing):
+        return Interpretation("needs_answers", None, {}, (question(confused.last.asks),), (), transcript)
     text = (
         f"The goal could not be read ({confused}) Put it in other words: what to train, on which data, to what target."
     )

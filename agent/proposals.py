@@ -5,7 +5,8 @@ from typing import Any, Literal, get_args
 from pydantic import Field
 
 from nightsmith.agent.plan import Move
-from nightsmith.agent.wire import Wire, WireError
+from nightsmith.agent.wire import Wire
+from nightsmith.agent.wire_error import WireError
 from nightsmith.record.digest import Contract
 
 Direction = Literal["raise", "lower", "tune"]

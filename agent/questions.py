@@ -1,5 +1,8 @@
 """What the planner may ask or object, and the words that code gives it."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from nightsmith.record.digest import Contract
 
 
@@ -50,3 +53,20 @@ def question(code: str) -> Question:
 def reason(code: str) -> str:
     """Why a goal is blocked, in words."""
     return _REASONS[code]
+
+
+_NAMES = {"goal": "", "value": "target: ", "targets": "target: ", "reference": "compared with: "}
+"""Field -> what its answer is called in the goal's text; else the field's own name."""
+
+
+def named(questions: Sequence[Mapping[str, Any]], answers: Sequence[str]) -> list[str]:
+    """Each answer with the name of what was asked; of another number than the questions, as they are."""
+    if len(questions) != len(answers):
+        return list(answers)
+    names = (_NAMES.get(asked["field"], f"{asked['field']}: ") for asked in questions)
+    return [f"{name}{said}" for name, said in zip(names, answers, strict=True)]
+
+
+def with_answers(goal: str, answers: Sequence[str]) -> str:
+    """The goal with the answers in it. The questions stay out: their examples are nobody's words."""
+    return "; ".join([goal.rstrip(" .;\n"), *answers]) if answers else goal

@@ -9,6 +9,7 @@ from langgraph.types import Command, interrupt
 from nightsmith.agent import dossier, editing, window
 from nightsmith.agent.goal import GoalSpec
 from nightsmith.agent.preflight import preflight
+from nightsmith.agent.questions import named, with_answers
 from nightsmith.agent.services import Services
 from nightsmith.agent.state import State
 from nightsmith.record import approvals, budget, events, studies
@@ -25,7 +26,7 @@ async def interpret(state: State, runtime: Runtime[Services]) -> Go:
     understood: Any = dossier.load(ws, study, "interpretation")
     answers: list[str] = dossier.load(ws, study, "answers") or []
     if understood is None or understood["num_answers"] < len(answers):
-        text = "\n".join([studies.get(ws, study).goal, *answers])
+        text = with_answers(studies.get(ws, study).goal, answers)
         reading = await runtime.context.planner().interpret(text)
         dossier.add_transcript(ws, study, "interpret", reading.transcript)
         understood = {**reading.as_json(), "num_answers": len(answers)}
@@ -49,7 +50,7 @@ async def clarify(state: State, runtime: Runtime[Services]) -> Go:
         return Command(goto="report", update={"ended": dossier.STOPPED})
     known: list[str] = dossier.load(ws, study, "answers") or []
     if len(known) == understood["num_answers"]:  # else a step that was cut off has saved them
-        dossier.save(ws, study, "answers", [*known, *given])
+        dossier.save(ws, study, "answers", [*known, *named(understood["questions"], given)])
     return Command(goto="interpret")
 
 

@@ -11,19 +11,16 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from nightsmith.agent import grounds
 from nightsmith.agent import wire_fields as wf
 from nightsmith.agent.goal import GoalSpec
 from nightsmith.agent.literals import Candidate
 from nightsmith.agent.questions import ASKS, REASONS, Question, question, reason
-from nightsmith.record.errors import NightsmithError
+from nightsmith.agent.wire_error import Missing, WireError
 
 Status = Literal["ready", "needs_answers", "blocked"]
 Wire = dict[str, Any]
 """Plain JSON as the planner writes it."""
-
-
-class WireError(NightsmithError):
-    """An answer that cannot stand; the text goes back to the planner once."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +47,7 @@ class Meaning:
 class _Expansion:
     candidates: dict[str, Candidate]
     sources: dict[str, Any] = field(default_factory=dict[str, Any])
+    picked: dict[str, Candidate] = field(default_factory=dict[str, Candidate])
 
     def value(self, node: wf.Node, wire: Any, pointer: str) -> Any:
         match node:
@@ -84,14 +82,16 @@ class _Expansion:
             raise WireError(
                 f"{pointer}: {candidate.line!r} is a {candidate.kind}, here must be a {' or '.join(node.kinds)}."
             )
-        if node.whole and not _whole(candidate.value):
+        if node.whole and not candidate.is_whole:
             raise WireError(f"{pointer}: {candidate.line!r} is not a whole number.")
         if candidate.unit in node.never:
-            raise WireError(f"{pointer}: {candidate.line!r} counts {candidate.unit}; where no value is named, ask.")
+            problem = f"{pointer}: {candidate.line!r} counts {candidate.unit}; where nothing else is named, ask."
+            raise Missing(problem, asks=node.asks) if node.asks else WireError(problem)
         self._note(candidate, pointer)
         return _spec_value(candidate, whole=node.whole)
 
     def _note(self, candidate: Candidate, pointer: str) -> None:
+        self.picked[pointer] = candidate
         self.sources[pointer] = {"rule": candidate.rule} if candidate.rule else {"span": list(candidate.span)}
 
     def _record(self, fields: tuple[wf.Field, ...], wire: Any, pointer: str) -> dict[str, Any]:
@@ -124,16 +124,12 @@ def _put(spec: dict[str, Any], name: str, value: Any) -> None:
         spec[head] = value
 
 
-def _whole(value: float | str) -> bool:
-    return isinstance(value, (int, float)) and float(value).is_integer()
-
-
 def _spec_value(candidate: Candidate, *, whole: bool) -> Any:
     if candidate.kind == "money":
         return {"amount": candidate.value, "currency": candidate.unit}
     if isinstance(candidate.value, str):
         return candidate.value
-    exact = _whole(candidate.value) and (whole or candidate.unit != "share")
+    exact = candidate.is_whole and (whole or candidate.unit != "share")
     return int(candidate.value) if exact else candidate.value
 
 
@@ -158,18 +154,20 @@ def _spec(body: Wire, goal: str, candidates: tuple[Candidate, ...]) -> tuple[Goa
     expansion = _Expansion({candidate.id: candidate for candidate in candidates})
     fields = expansion.value(wf.SPEC, body, "")
     try:
-        return GoalSpec.model_validate({"goal": goal, **fields}), expansion.sources
+        spec = GoalSpec.model_validate({"goal": goal, **fields})
     except ValidationError as error:
         first = error.errors()[0]
         raise WireError(f"/{'/'.join(map(str, first['loc']))}: {first['msg']}.") from error
+    grounds.check(spec, expansion.picked)
+    return spec, expansion.sources
 
 
 def _require_whole(spec: GoalSpec) -> None:
     """Refuse a spec that is called ready and lacks what its work needs."""
     if spec.intent == "train" and not (spec.targets or spec.guardrails):
-        raise WireError("want: missing. A goal that trains needs a target; if it names none, s is ask.")
+        raise Missing("want: missing. A goal that trains needs a target; if it names none, s is ask.", asks="targets")
     if spec.intent in ("train", "build_data") and not spec.data:
-        raise WireError("data: missing. If the goal names none, s is ask.")
+        raise Missing("data: missing. If the goal names none, s is ask.", asks="data")
     for target in (*spec.targets, *spec.guardrails):
         if (target.value is None) != (target.op in ("max", "min")):
             raise WireError(f"want: {target.metric} {target.op}: max and min have no v, every other op needs one.")
@@ -245,10 +243,10 @@ class _Grounding:
         return self._id(node, value) if isinstance(node, wf.Pick) and value not in node.names else value
 
     def _id(self, node: wf.Pick, value: Any) -> str:
-        fitting = [c for c in self.candidates if c.kind in node.kinds and _same(c, value)]
+        fitting = [c for c in self.candidates if node.takes(c) and _same(c, value)]
         if not fitting:
             raise WireError(
-                f"no literal of kind {' or '.join(node.kinds)} has the value {value!r}; "
+                f"no literal of kind {' or '.join(node.kinds)} that may stand here has the value {value!r}; "
                 f"there are: {'; '.join(c.line for c in self.candidates)}."
             )
         best = min(

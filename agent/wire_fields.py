@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from nightsmith.agent.goal import DataRole, Intent, Method, PipelineStep, RewardKind
+from nightsmith.agent.literals import Candidate
 from nightsmith.agent.reading import Kind
 from nightsmith.evals.types import MetricName, Operator
 
@@ -32,6 +33,12 @@ class Pick:
     """Canonical names allowed in the literal's place."""
     never: tuple[str, ...] = ()
     """Units that a literal here cannot have."""
+    asks: str = ""
+    """Question to the person where a literal of such a unit was picked: the text has no better one."""
+
+    def takes(self, literal: Candidate) -> bool:
+        """Whether a literal's kind, wholeness and unit suit this place."""
+        return literal.kind in self.kinds and (literal.is_whole or not self.whole) and literal.unit not in self.never
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,17 @@ TRIAL_UNITS = (
     "trial", "trials", "attempt", "attempts", "try", "tries", "run", "runs", "experiment", "experiments", "iteration",
     "iterations", "round", "rounds", "shot", "shots",
 )  # fmt: skip
+OTHER_WORK_UNITS = (
+    "step", "steps", "epoch", "epochs", "pass", "passes", "gpu", "gpus", "card", "cards", "accelerator",
+    "accelerators", "h100", "h100s", "h200", "h200s", "a100", "a100s", "node", "nodes", "machine", "machines", "server",
+    "servers", "seed", "seeds", "layer", "layers", "expert", "experts", "head", "heads", "parameter", "parameters",
+    "params", "row", "rows", "gpu-hour", "gpu-hours", "gpu-h", "gpu hour", "gpu hours", "rollouts",
+)  # fmt: skip
+WORK_UNITS = (*TRIAL_UNITS, *OTHER_WORK_UNITS)
+"""What counts work or size, and is therefore no measure of a model."""
 TEXT = Pick(("text",))
+VALUE = Pick(("number", "duration"), units=("share", "tokens", "token", "x"), never=WORK_UNITS, asks="targets")
+"""The value of a target."""
 NUMBER = Pick(("number",))
 
 
@@ -133,7 +150,7 @@ TARGET = Record(
     (
         Field("m", "metric", Choice(get_args(MetricName)), required=True),
         Field("op", "op", Choice(get_args(Operator)), required=True),
-        Field("v", "value", Pick(("number", "duration"), units=("share", "tokens", "token", "x"), never=TRIAL_UNITS)),
+        Field("v", "value", VALUE),
         Field("to", "relative_to", Pick(("text",), names=("baseline",))),
         Field("by", "relation", Choice(("difference", "ratio")), default="difference"),
         Field("name", "name", TEXT),
@@ -144,11 +161,11 @@ TARGET = Record(
 )
 BUDGET = Record(
     (
-        Field("trials", "max_trials", _count(*TRIAL_UNITS)),
+        Field("trials", "max_trials", Pick(("number",), whole=True, units=TRIAL_UNITS, never=OTHER_WORK_UNITS)),
         Field("time", "wall_clock_s", Pick(("duration",))),
         Field("each", "per_trial_s", Pick(("duration",))),
         Field("gpu_hours", "gpu_hours", Pick(("number",), units=("gpu-hours", "gpu hours", "gpu-h"))),
-        Field("tokens", "tokens", Pick(("number",), units=("tokens", "token"))),
+        Field("tokens", "tokens", Pick(("number",), units=("tokens", "token"), never=WORK_UNITS)),
         Field("cost", "cost", Pick(("money",))),
         Field("until", "deadline.time", Pick(("time",))),
         Field("date", "deadline.date", Pick(("date",))),

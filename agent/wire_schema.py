@@ -13,20 +13,29 @@ _Literals = Callable[[wf.Pick], Schema | None]
 """Schema of the ids that may stand at a place; None: no literal can."""
 
 
-def fits(node: wf.Pick, candidate: Candidate) -> bool:
-    """Whether a literal's kind (and wholeness) suits a place."""
-    whole = isinstance(candidate.value, (int, float)) and float(candidate.value).is_integer()
-    return candidate.kind in node.kinds and (whole or not node.whole) and candidate.unit not in node.never
-
-
 def narrowed(candidates: tuple[Candidate, ...]) -> Schema:
     """Schema for one goal: at each place only the ids that suit it. For the repair turn; servers cannot cache it."""
+    return _answer(_suiting(candidates))
 
+
+def _suiting(candidates: tuple[Candidate, ...]) -> _Literals:
     def literals(node: wf.Pick) -> Schema | None:
-        ids = [candidate.id for candidate in candidates if fits(node, candidate)]
+        ids = [candidate.id for candidate in candidates if node.takes(candidate)]
         return {"enum": ids} if ids else None
 
-    return _answer(literals)
+    return literals
+
+
+def asking(code: str, candidates: tuple[Candidate, ...]) -> Schema:
+    """Schema of a reading that asks for one field, and says everything else that the goal says."""
+    spec = _properties(wf.SPEC, _suiting(candidates))
+    ask = {"ask": {"type": "array", "items": {"enum": [code]}, "minItems": 1, "maxItems": 1}}
+    told = {key: part for key, part in spec.items() if key not in _ASKED_FOR.get(code, ())}
+    return _object({"s": {"const": "ask"}, **ask, **told}, ["s", "ask"])
+
+
+_ASKED_FOR = {"targets": ("want", "keep"), "data": ("data",)}
+"""Question -> keys that are not known while it is open."""
 
 
 def _constant() -> Schema:

@@ -7,7 +7,7 @@ from typing import Any
 import fake_planner
 import pytest
 
-from nightsmith.agent import proposals, wire_schema
+from nightsmith.agent import literals, proposals, wire_schema
 from nightsmith.agent.backends import ChatBackend
 from nightsmith.agent.planner import Interpretation, Planner, PlannerConfused
 from nightsmith.agent.proposals import PastTrial, Proposal, ProposeRequest, SettingState
@@ -82,7 +82,33 @@ def test_three_answers_that_cannot_stand_become_a_question_to_the_person(answer:
     reading, requests = interpret(answer)
     assert len(requests) == 3
     assert (reading.status, reading.spec) == ("needs_answers", None)
-    assert reading.questions[0].field == "goal"
+    assert reading.questions[0].field in ("goal", "targets")
+
+
+def test_a_target_that_the_text_cannot_mean_ends_in_a_question_and_keeps_the_rest():
+    goal = "Fine-tune SmolLM2 with LoRA on tickets.csv, at most 2 trials and 6 minutes"
+    found = {candidate.value: candidate.id for candidate in literals.find(goal)}
+    known = {"do": "train", "how": ["sft"], "data": [{"r": found["tickets.csv"]}], "max": {"time": found[360.0]}}
+    six_minutes = {"s": "ready", **known, "want": [{"m": "exact_match", "op": ">=", "v": found[360.0]}]}
+    reading, requests = interpret(six_minutes, {"s": "ask", "ask": ["targets"], **known}, goal=goal)
+    offered = requests[1]["response_format"]["json_schema"]["schema"]
+    assert (offered["properties"]["s"], "want" in offered["properties"]) == ({"const": "ask"}, False)
+    assert [question.field for question in reading.questions] == ["targets"]
+    assert reading.spec is not None
+    assert (reading.spec.targets, reading.spec.budget.wall_clock_s) == ((), 360)
+
+
+def test_a_wrong_target_beside_a_right_one_in_the_text_gets_a_second_reading():
+    wrong = {**READY, "want": [{"m": "perplexity", "op": "<", "v": "L2"}]}
+    reading, requests = interpret(wrong, READY)
+    assert (reading.status, len(requests)) == ("ready", 2)
+    assert reading.spec is not None
+    assert reading.spec.targets[0].value == 12
+
+
+def test_a_planner_that_insists_on_an_impossible_target_is_overruled_by_a_question():
+    reading, requests = interpret({**READY, "want": [{"m": "perplexity", "op": "<", "v": "L2"}]})
+    assert (len(requests), reading.status, reading.questions[0].field) == (3, "needs_answers", "targets")
 
 
 def test_questions_are_rendered_by_code_and_the_known_part_of_the_spec_is_given():

@@ -13,7 +13,7 @@ from nightsmith.agent import literals, wire, wire_schema
 from nightsmith.agent import wire_fields as wf
 from nightsmith.agent.goal import GoalSpec
 from nightsmith.agent.questions import ASKS, REASONS
-from nightsmith.agent.wire import WireError
+from nightsmith.agent.wire_error import WireError
 
 RICH = (
     "Every weeknight at 22:00 (Europe/Zurich) until 7:00, by 2026-12-01: fine-tune Qwen3-0.6B on tickets.parquet and "

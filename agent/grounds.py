@@ -1,0 +1,89 @@
+"""Whether a goal's text can bear a reading at all. Code refuses what no text can mean so; it chooses nothing.
+
+A place in the text has one part to play: a number of trials, a duration or a setting is not also the value of a target.
+A target needs words: a bare number is one only where the text names a measure, an open-ended one ("as low as you can")
+only where it says that something is to become better.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+
+from nightsmith.agent import figures, lexicon
+from nightsmith.agent.goal import GoalSpec
+from nightsmith.agent.literals import Candidate
+from nightsmith.agent.wire_error import Missing
+from nightsmith.agent.wire_fields import VALUE
+from nightsmith.evals.types import Target
+
+Picked = Mapping[str, Candidate]
+"""JSON pointer into the spec -> the literal that was picked for it."""
+_OF_TARGETS = ("targets", "guardrails")
+NOT_OPEN = "the text does not ask for anything to become better."
+_PURE = (None, "share", "x", "times", "fold")
+"""Units of a value that suit every metric: none, shares, multiples."""
+_NOUNS: Mapping[str, tuple[str, ...]] = {
+    "bits_per_byte": ("bit", "bits"),
+    "output_tokens": ("token", "tokens", "characters"),
+    "token_f1": ("token", "tokens"),  # "at least 0.6 token F1": the noun is the metric's own
+}
+"""Nouns that the value of a metric may count."""
+
+
+def check(spec: GoalSpec, picked: Picked) -> None:
+    """Refuse a spec with a target that the text cannot bear. Raises Missing, which asks for the target."""
+    for pointer, target in _targets(spec):
+        if target.op in ("max", "min"):
+            problem = "" if spec.intent != "train" or has(lexicon.BECOMES_BETTER, spec.goal) else NOT_OPEN
+        else:
+            problem = _problem(target, picked.get(f"{pointer}/value"), picked, spec.goal)
+        if problem:
+            raise Missing(f"want: {target.metric} {target.op}: {problem} If no target is named, ask.", asks="targets")
+
+
+def can_aim(goal: str, candidates: tuple[Candidate, ...]) -> bool:
+    """Whether a target could be read from the text: it asks for something to become better, or measures something."""
+    if has(lexicon.BECOMES_BETTER, goal):
+        return True
+    return has(lexicon.MEASURES, goal) and any(VALUE.takes(each) for each in candidates)
+
+
+def _targets(spec: GoalSpec) -> Iterator[tuple[str, Target]]:
+    for name, targets in (("targets", spec.targets), ("guardrails", spec.guardrails)):
+        yield from ((f"/{name}/{index}", target) for index, target in enumerate(targets))
+
+
+def _problem(target: Target, value: Candidate | None, picked: Picked, text: str) -> str:
+    """Why the text cannot mean this target; empty where it can."""
+    if value is None:  # said as a missing value
+        return ""
+    if use := _other_use(value, picked):
+        return f"{value.line!r} is the value of {use} already."
+    if not is_value_of(target.metric, value):
+        return f"{value.line!r} is {value.unit or value.kind}, which is no value of {target.metric}."
+    if target.metric in figures.SHARES and target.relation == "difference" and abs(float(value.value)) > 1:
+        return f"{value.line!r} is more than a share can be."
+    return "" if _is_named(target, value, text) else "the text names nothing that is measured."
+
+
+def _other_use(value: Candidate, picked: Picked) -> str:
+    """What else this place of the text was taken for."""
+    others = (p for p, c in picked.items() if c.span == value.span and p.split("/")[1] not in _OF_TARGETS)
+    return next(others, "")
+
+
+def is_value_of(metric: str, literal: Candidate) -> bool:
+    """Whether a literal's unit suits a metric; one of the goal's own may be measured in anything but work."""
+    if metric == "custom":
+        return True
+    return literal.kind == "number" and (literal.unit in _PURE or literal.unit in _NOUNS.get(metric, ()))
+
+
+def _is_named(target: Target, value: Candidate, text: str) -> bool:
+    if target.metric == "custom" or has(lexicon.MEASURES, text):
+        return True
+    return (value.unit is not None or value.rule is not None) and has(lexicon.BECOMES_BETTER, text)
+
+
+def has(words: str, text: str) -> bool:
+    """Whether any of the words stands in the text."""
+    return re.search(words, text, re.IGNORECASE) is not None
