@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nightsmith.model import arithmetic
 from nightsmith.model.files import weights_digest
 from nightsmith.model.health import Recent, worst
 from nightsmith.model.router import end_step
@@ -60,6 +61,8 @@ class Pretraining:
         self.model: Any = build(spec.architecture, seed=spec.seed, **spec.routing)
         initial_digest = checkpoint.model_digest(self.model)
         self.model.to(self._device)
+        self._arithmetic = arithmetic.choose(self.model, self._device, spec.precision)
+        attempt.journal.write("arithmetic", **vars(self._arithmetic))
         self._optimizer = make_optimizer(self.model, spec)
         self._state = checkpoint.TrainState(initial_digest=initial_digest)
         found = checkpoint.latest(attempt.run_dir)
@@ -73,6 +76,10 @@ class Pretraining:
     def train(self) -> None:
         """Steps until the spec's number is done; checkpoints by the clock, on being asked to end, and at the end."""
         self.model.train()
+        with self._arithmetic.applied(self.model):
+            self._train()
+
+    def _train(self) -> None:
         event_at, checkpoint_at = 0.0, time.monotonic() + self._spec.checkpoint_every_s
         while self._state.step < self._spec.num_steps:
             self._step()
@@ -94,7 +101,8 @@ class Pretraining:
         """One optimizer step. Raises Ended before the weights could take a value that is not finite."""
         started, step, spec = time.perf_counter(), self._state.step, self._spec
         batch_BL = torch.from_numpy(self._windows.batch(step)).to(self._device)
-        loss = next_token_loss(self.model, batch_BL)
+        with self._arithmetic.autocast():
+            loss = next_token_loss(self.model, batch_BL)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), spec.grad_clip).item()
         if not math.isfinite(loss.item()) or not math.isfinite(norm):

@@ -44,6 +44,8 @@ class PretrainSpec(Contract):
     """Weight of the per-layer z-loss, which keeps the routers' logits small."""
     router_bias_update_rate: float = Field(default=1e-3, gt=0, le=1)
     """Step of the selection bias in `bias` mode, in probability."""
+    precision: Literal["auto", "float32"] = "auto"
+    """`auto`: matrix products in bfloat16 where the CPU multiplies it natively, all else float32. `float32`: all."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Seeds initial weights and data order."""
     checkpoint_every_s: float = Field(default=30.0, gt=0)

@@ -1,3 +1,4 @@
+import json
 import math
 import resource
 from pathlib import Path
@@ -138,6 +139,13 @@ def test_the_reported_health_of_the_experts_is_that_of_the_last_steps_also_after
     facts = training._attempt.facts.metrics
     resumed = pretraining(spec.model_copy(update={"num_steps": 40}), tmp_path)
     assert resumed._attempt.facts.metrics["router/max_vio"] == facts["router/max_vio"]
+
+
+def test_the_journal_says_in_what_a_run_computes(spec, tmp_path) -> None:
+    pretraining(spec.model_copy(update={"precision": "float32"}), tmp_path)
+    told = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    (event,) = (event for event in told if event["kind"] == "arithmetic")
+    assert (event["attention"], event["experts"], event["products"]) == ("causal_blocks", "segments", "float32")
 
 
 def test_the_reported_loss_is_the_mean_of_the_last_steps() -> None:

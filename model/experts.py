@@ -1,0 +1,191 @@
+"""Routed experts on CPUs: each expert's tokens as one segment, from its input to its output, in few memory passes.
+
+Registered with transformers as `segments`, beside `eager`, `batched_mm` and `grouped_mm`, which compute the same.
+
+* intermediate results stay in the cache, as few experts are finished before the next ones begin;
+* routing weights are applied to the expert's hidden units, which are fewer than its outputs;
+* under autocast the products are bfloat16;
+* outputs are gathered and summed by token in one pass, in a fixed order: equal inputs give equal bits.
+"""
+
+# T tokens, K top-k, S choices (T x K), R rows of all segments with their padding, E experts, D model dim,
+# F expert hidden dim, G gate and up dims (2F), B experts of a group, N rows of each of its segments
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
+
+from nightsmith.model.attention import product_dtype
+
+SEGMENTS = "segments"
+"""Name of this backend among transformers' experts implementations."""
+PADDING = 32
+"""Rows of a bfloat16 segment are a multiple of this: the product's kernel is generated anew for every shape."""
+GROUP_UNITS = 1 << 18
+"""Experts are computed together up to so many gate and up units: calls are saved, and the units fit in the cache."""
+GROUP_WASTE = 1.25
+"""They are padded to the same length, up to so many times the rows that they have."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Neighbouring experts that are computed together: their segments are of equal length."""
+
+    experts: slice
+    rows: slice
+
+    def split(self, rows: Tensor) -> Tensor:
+        """(R, …) -> (B, N, …), a view."""
+        return rows[self.rows].unflatten(0, (self.experts.stop - self.experts.start, -1))
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Where each choice of an expert is computed. Rows of an expert are contiguous; padding has weight 0."""
+
+    groups: list[Group]
+    token_R: Tensor
+    """Token of each row; 0 for padding."""
+    row_S: Tensor
+    """Row of each choice, in order of tokens; the row after the last one for choices of experts that are elsewhere."""
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of all segments."""
+        return len(self.token_R)
+
+    def spread(self, value_TK: Tensor) -> Tensor:
+        """Values of choices as values of rows, (R,); 0 for padding."""
+        rows = value_TK.new_zeros(self.num_rows + 1)
+        return rows.scatter_(0, self.row_S, value_TK.flatten())[:-1]
+
+    def results(self, like: Tensor, *shape: int) -> Tensor:
+        """Room for results of all rows, and the zeros of choices that are computed elsewhere, (R + 1, …)."""
+        rows = like.new_empty(self.num_rows + 1, *shape)
+        rows[-1] = 0
+        return rows
+
+    def collect(self, rows: Tensor, top_k: int) -> Tensor:
+        """Sum over each token's choices of their rows, (T, D), from (R + 1, D)."""
+        return F.embedding_bag(self.row_S.view(-1, top_k), rows, mode="sum")
+
+
+def segment(ids_TK: Tensor, num_experts: int, units: int, padding: int) -> Segments:
+    """Sort the choices by expert. Ids of `num_experts` and above are those of other ranks (expert parallelism).
+
+    Args:
+        ids_TK: expert of each choice.
+        num_experts: experts that are here.
+        units: gate and up units of an expert.
+        padding: segments are padded to a multiple of this.
+    """
+    ids_S = ids_TK.flatten()
+    counts_E = torch.bincount(ids_S, minlength=num_experts)[:num_experts]
+    counts: list[int] = counts_E.tolist()
+    lengths: list[int] = []
+    groups: list[Group] = []
+    for experts, length in _group([-(-count // padding) * padding for count in counts], units):
+        start = sum(lengths)
+        lengths += [length] * (experts.stop - experts.start)
+        if length:
+            groups.append(Group(experts, slice(start, sum(lengths))))
+    here = ids_S.argsort(stable=True)[: sum(counts)]
+    starts_E = torch.tensor(lengths).cumsum(0) - torch.tensor(lengths) - (counts_E.cumsum(0) - counts_E)
+    rows = torch.arange(len(here)) + starts_E.repeat_interleave(counts_E)
+    token_R = ids_S.new_zeros(sum(lengths)).scatter_(0, rows, here // ids_TK.shape[1])
+    row_S = torch.full_like(ids_S, sum(lengths)).scatter_(0, here, rows)
+    return Segments(groups, token_R, row_S)
+
+
+def _group(lengths: list[int], units: int) -> Iterator[tuple[slice, int]]:
+    """Neighbours to compute together, and the length of each one's segment."""
+    start, longest, rows = 0, lengths[0], lengths[0]
+    for expert, length in enumerate(lengths[1:], start=1):
+        padded = max(longest, length) * (expert + 1 - start)
+        if padded * units > GROUP_UNITS or padded > GROUP_WASTE * (rows + length):
+            yield slice(start, expert), longest
+            start, longest, rows = expert, length, length
+        else:
+            longest, rows = max(longest, length), rows + length
+    yield slice(start, len(lengths)), longest
+
+
+class SegmentedExperts(torch.autograd.Function):
+    """SwiGLU experts on segments: out_T = sum over K of weight * down(silu(gate x) * up x).
+
+    Hidden units are computed transposed, so that the gate's and the up projection's are contiguous.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x_TD: Tensor, weights_TK: Tensor, gate_up_EGD: Tensor, down_EDF: Tensor, segments: Segments
+    ) -> Tensor:
+        weight_R = segments.spread(weights_TK)
+        x_RD = x_TD.index_select(0, segments.token_R)
+        out_RD = segments.results(x_TD, x_TD.shape[1])
+        hidden: list[Tensor] = []
+        for group in segments.groups:
+            x_BND, weight_BN = group.split(x_RD), group.split(weight_R)
+            hidden_BGN = torch.bmm(gate_up_EGD[group.experts], x_BND.transpose(1, 2))
+            act_BFN = _swiglu(hidden_BGN).mul_(weight_BN[:, None])
+            down_BFD = down_EDF[group.experts].transpose(1, 2)
+            torch.bmm(act_BFN.transpose(1, 2), down_BFD, out=group.split(out_RD))
+            hidden.append(hidden_BGN)
+        ctx.save_for_backward(x_RD, weight_R, gate_up_EGD, down_EDF, *hidden)
+        ctx.segments, ctx.top_k = segments, weights_TK.shape[1]
+        return segments.collect(out_RD, ctx.top_k)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
+        x_RD, weight_R, gate_up_EGD, down_EDF, *hidden = ctx.saved_tensors
+        segments: Segments = ctx.segments
+        dout_RD = grads[0].contiguous().index_select(0, segments.token_R)
+        dx_RD, dweight_R = segments.results(x_RD, x_RD.shape[1]), segments.results(x_RD)
+        dgate_up_EGD, ddown_EDF = torch.zeros_like(gate_up_EGD), torch.zeros_like(down_EDF)
+        for group, hidden_BGN in zip(segments.groups, hidden, strict=True):
+            x_BND, dout_BND, weight_B1N = group.split(x_RD), group.split(dout_RD), group.split(weight_R)[:, None]
+            act_BFN = _swiglu(hidden_BGN)
+            dact_BFN = torch.bmm(down_EDF[group.experts].transpose(1, 2), dout_BND.transpose(1, 2))
+            group.split(dweight_R[:-1]).copy_((act_BFN * dact_BFN).sum(1))
+            dhidden_BGN = _swiglu_backward(dact_BFN.mul_(weight_B1N), hidden_BGN)
+            act_BNF = act_BFN.mul_(weight_B1N).transpose(1, 2)
+            torch.bmm(dout_BND.transpose(1, 2), act_BNF, out=ddown_EDF[group.experts])
+            torch.bmm(dhidden_BGN, x_BND, out=dgate_up_EGD[group.experts])
+            torch.bmm(dhidden_BGN.transpose(1, 2), gate_up_EGD[group.experts], out=group.split(dx_RD))
+        dweights_TK = dweight_R[segments.row_S].view(-1, ctx.top_k)
+        return segments.collect(dx_RD, ctx.top_k), dweights_TK, dgate_up_EGD, ddown_EDF, None
+
+
+def _swiglu(hidden_BGN: Tensor) -> Tensor:
+    gate_BFN, up_BFN = hidden_BGN.chunk(2, dim=1)
+    return F.silu(gate_BFN).mul_(up_BFN)
+
+
+def _swiglu_backward(dact_BFN: Tensor, hidden_BGN: Tensor) -> Tensor:
+    """Gradient of the hidden units; overwrites `dact_BFN`."""
+    gate_BFN, up_BFN = hidden_BGN.chunk(2, dim=1)
+    dhidden_BGN = torch.empty_like(hidden_BGN)
+    dgate_BFN, dup_BFN = dhidden_BGN.chunk(2, dim=1)
+    torch.mul(dact_BFN, F.silu(gate_BFN), out=dup_BFN)
+    torch.ops.aten.silu_backward(dact_BFN.mul_(up_BFN), gate_BFN, grad_input=dgate_BFN)
+    return dhidden_BGN
+
+
+def segmented_experts(self: nn.Module, x_TD: Tensor, ids_TK: Tensor, weights_TK: Tensor) -> Tensor:
+    """The interface of transformers: (T, D) tokens, (T, K) expert ids and routing weights -> (T, D)."""
+    module: Any = self
+    dtype = product_dtype(x_TD)
+    padding = PADDING if dtype == torch.bfloat16 else 1
+    segments = segment(ids_TK, module.num_experts, module.gate_up_proj.shape[1], padding)
+    out_TD = SegmentedExperts.apply(
+        x_TD.to(dtype), weights_TK.to(dtype), module.gate_up_proj.to(dtype), module.down_proj.to(dtype), segments
+    )
+    return out_TD.to(x_TD.dtype)
+
+
+ALL_EXPERTS_FUNCTIONS.register(SEGMENTS, segmented_experts)
