@@ -16,6 +16,9 @@ from transformers.models.mistral4.modeling_mistral4 import Mistral4TopkRouter
 BIAS = "e_score_correction_bias"
 """Name of the selection bias in checkpoints: that of the DeepSeek family in transformers."""
 
+ROUTER_NAMES = {"gate", "router"}
+"""What transformers' mixture-of-experts models call their routers, e.g. `mlp.gate`, `mlp.router`."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -237,9 +240,13 @@ def set_micro_batches(model: nn.Module, number: int) -> None:
 
 
 def freeze_routers(model: nn.Module, *, frozen: bool = True) -> None:
-    """Exclude the routers from training, or include them again. Frozen ones are not balanced, only watched."""
-    for router in routers(model):
-        router.weight.requires_grad_(not frozen)
+    """Exclude the routers from training, or include them again: Small 4's and those of other families.
+
+    Frozen ones of Small 4 are not balanced, only watched.
+    """
+    for name, parameter in model.named_parameters():
+        if ROUTER_NAMES & set(name.split(".")):
+            parameter.requires_grad_(not frozen)
 
 
 def data_parallel_groups(model: Any) -> tuple[dist.ProcessGroup, ...]:

@@ -18,10 +18,13 @@ from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportPrivateImportUsage]
 
 from nightsmith.model.files import found_digest, weights_digest
+from nightsmith.model.health import RouterHealth, take_health, worst
 from nightsmith.model.load import load, load_tokenizer
 from nightsmith.model.lora import add_adapters, describe, write_base
+from nightsmith.model.router import freeze_routers
 from nightsmith.record.errors import Damaged
 from nightsmith.trainer.attempt import Attempt, Ended
+from nightsmith.trainer.balancing import attach_balancing
 from nightsmith.trainer.device import set_up_torch
 from nightsmith.trainer.evaluate import evaluate_model
 from nightsmith.trainer.pretrain import tail_mean
@@ -79,6 +82,8 @@ def _train(attempt: Attempt, spec: SftSpec, final: Path) -> None:
     model = load(base)
     if spec.adaptation == "lora":
         model = add_adapters(model, base=base, rank=spec.lora_rank, alpha=spec.lora_alpha, seed=spec.seed)
+    elif not spec.train_router:
+        freeze_routers(model)
     adapted = describe(model)
     attempt.journal.write("model", trained=adapted.num_trained, parameters=adapted.num_all, modules=adapted.modules)
     found = _newest(attempt.run_dir)
@@ -89,6 +94,7 @@ def _train(attempt: Attempt, spec: SftSpec, final: Path) -> None:
         processing_class=tokenizer, callbacks=[watch],
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
+    attach_balancing(trainer)
     attempt.phase("train")
     watch.begin()
     trainer.train(resume_from_checkpoint=str(found) if found else None)
@@ -125,7 +131,7 @@ class Watch(TrainerCallback):
         _take_facts(self._attempt, progress)
         last = progress.step == self._spec.num_steps
         if last or time.monotonic() >= self._event_at:
-            self._write_event(logs)
+            self._write_event(logs, take_health(kwargs["model"]))
             self._event_at = time.monotonic() + EVENT_EVERY_S
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:  # noqa: ARG002
@@ -145,8 +151,10 @@ class Watch(TrainerCallback):
         self._save_at = time.monotonic() + self._spec.checkpoint_every_s
         self._attempt.journal.write("checkpoint", step=state.global_step)
 
-    def _write_event(self, logs: Any) -> None:
+    def _write_event(self, logs: Any, experts: list[RouterHealth]) -> None:
         progress, num_steps = self._progress, self._spec.num_steps
+        if experts:
+            self._attempt.facts.metrics.update(worst(experts))
         self._attempt.journal.write(
             "step",
             step=progress.step,
@@ -156,6 +164,7 @@ class Watch(TrainerCallback):
             tokens_per_s=self._attempt.facts.metrics.get("time/tokens_per_s"),
             eta_s=(num_steps - progress.step) * progress.train_s / progress.step,
             attempt_tokens=progress.num_tokens - self._tokens_before,
+            router=[vars(layer) for layer in experts],
         )
 
 

@@ -93,6 +93,8 @@ class SftSpec(Contract):
     """Rank of the adapters."""
     lora_alpha: float = Field(default=32.0, gt=0)
     """Adapters are scaled by alpha / rank."""
+    train_router: bool = False
+    """Whether `full` trains the routers of a mixture of experts too."""
     max_len: int = Field(default=512, gt=1)
     """Longest row in tokens. Chat rows that are longer are left out and counted; texts are cut into such rows."""
     batch_size: int = Field(default=8, gt=0)
