@@ -130,7 +130,7 @@ def test_what_the_released_architecture_cannot_express_is_not_exported(tmp_path)
     ("fields", "told"),
     [
         ({"balance_mode": "aux"}, "router_aux_loss_coef 0"),
-        ({"balance_mode": "none", "router_aux_loss_coef": 0.1}, "Set the coefficient to 0"),
+        ({"balance_mode": "none", "router_aux_loss_coef": 0.1}, "set the coefficient to 0"),
         ({"n_group": 8}, "n_group is 8"),
     ],
 )
