@@ -1,8 +1,8 @@
 """Whether balancing keeps every expert in use, and what it costs: 32 experts top-4, with and without, over seeds.
 
-    python -m benchmarks balancing [--seeds 0,1,2] [--arms none,aux,bias] [--steps 256] [--out FILE.jsonl]
+    python -m benchmarks balancing [--seeds 0,1,2] [--arms none,aux,bias] [--steps 1024] [--out FILE.jsonl]
 
-Trains on the running interpreter's standard library, byte by byte, 2,048 tokens a step, with the trainer's own step and
+Trains on the running interpreter's standard library, byte by byte, 512 tokens a step, with the trainer's own step and
 the evaluations' own scoring. Loads are those of the last tenth of the steps. Runs that are in FILE are not run again.
 """
 
@@ -30,7 +30,7 @@ from nightsmith.trainer.schedule import learning_rate
 from nightsmith.trainer.spec import PretrainSpec
 from nightsmith.trainer.text import Windows, pack
 
-SHAPE = PRESETS["nano"].model_copy(update={"num_experts": 32, "top_k": 4, "num_layers": 3, "batch_size": 16})
+SHAPE = PRESETS["nano"].model_copy(update={"num_experts": 32, "top_k": 4, "num_layers": 3, "batch_size": 4})
 ARMS: dict[str, dict[str, Any]] = {
     "none": {},
     "aux": {"balance_mode": "aux", "router_aux_loss_coef": 0.01},
@@ -107,7 +107,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--arms", default="none,aux,bias")
-    parser.add_argument("--steps", type=int, default=256)
+    parser.add_argument("--steps", type=int, default=1024)
     parser.add_argument("--out", type=Path, default=Path("balancing.jsonl"))
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -60,7 +60,7 @@ class Small4Router(Mistral4TopkRouter):
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self.balance_mode: str = config.balance_mode
-        self.aux_loss_coef = float(config.router_aux_loss_coef)
+        self.aux_loss_coef = 0.0 if self.balance_mode == "none" else float(config.router_aux_loss_coef)
         self.z_loss_coef = float(config.router_z_loss_coef)
         self.bias_update_rate = float(config.router_bias_update_rate)
         self.micro_batches = 1

@@ -44,7 +44,8 @@ class Small4Config(Mistral4Config):
     auto_map: dict | None = None
 
     balance_mode: BalanceMode | None = None
-    """How the experts are kept evenly used. None: `aux` where router_aux_loss_coef is above 0, else `none`."""
+    """How the experts are kept evenly used. None: `aux` where router_aux_loss_coef is above 0, else `none`. Not checked
+    against the coefficient: TRL writes its own into the configs of models that it trains."""
     router_aux_loss_coef: float = 0.0
     """Weight of each layer's load-balancing loss."""
     router_z_loss_coef: float = 0.0
@@ -55,14 +56,16 @@ class Small4Config(Mistral4Config):
     """What attention scores are multiplied with. None: head_dim ** -0.5, without YaRN's magnitude correction."""
 
     def __post_init__(self, **kwargs: Any) -> None:
-        """Fill in what is None. Raises NightsmithError for settings that contradict each other."""
+        """Fill in what is None. Raises NightsmithError for routed groups."""
         super().__post_init__(**kwargs)
         if self.auto_map is None:
             self.auto_map = {}
         if self.attn_softmax_scale is None:
             self.attn_softmax_scale = self.qk_head_dim**-0.5
             self._warn_of_magnitude_correction()
-        self._resolve_routing()
+        if self.balance_mode is None:
+            self.balance_mode = balance_mode(None, self.router_aux_loss_coef)
+        self._require_one_group()
 
     @classmethod
     def from_mistral4(cls, config: Mistral4Config | dict[str, Any], **own: Any) -> "Small4Config":
@@ -101,13 +104,9 @@ class Small4Config(Mistral4Config):
                 stacklevel=1,
             )
 
-    def _resolve_routing(self) -> None:
+    def _require_one_group(self) -> None:
         if (self.n_group or 1) != 1:
             raise NightsmithError(f"n_group is {self.n_group}: routed groups are not supported. Small 4 has n_group 1.")
-        try:
-            self.balance_mode = balance_mode(self.balance_mode, self.router_aux_loss_coef)
-        except ValueError as error:
-            raise NightsmithError(f"{error}.") from error
 
 
 _IDENTITY = ("model_type", "architectures", "transformers_version", "dtype", "head_dim", "qk_head_dim")

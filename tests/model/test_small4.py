@@ -10,6 +10,7 @@ from transformers.models.mistral4.modeling_mistral4 import Mistral4ForCausalLM
 
 from nightsmith.model.load import load
 from nightsmith.model.presets import PRESETS
+from nightsmith.model.router import routers
 from nightsmith.model.small4 import Small4Config, Small4ForCausalLM, build, make_config, save_as_mistral4
 from nightsmith.record.errors import NightsmithError
 
@@ -126,17 +127,19 @@ def test_what_the_released_architecture_cannot_express_is_not_exported(tmp_path)
     assert not (tmp_path / "biased").exists()
 
 
-@pytest.mark.parametrize(
-    ("fields", "told"),
-    [
-        ({"balance_mode": "aux"}, "router_aux_loss_coef 0"),
-        ({"balance_mode": "none", "router_aux_loss_coef": 0.1}, "set the coefficient to 0"),
-        ({"n_group": 8}, "n_group is 8"),
-    ],
-)
-def test_settings_that_contradict_each_other_are_refused(fields: dict, told: str) -> None:
-    with pytest.raises(NightsmithError, match=told):
-        Small4Config(attn_softmax_scale=0.1, **fields)
+def test_routed_groups_are_refused() -> None:
+    with pytest.raises(NightsmithError, match="n_group is 8"):
+        Small4Config(attn_softmax_scale=0.1, n_group=8)
+
+
+@pytest.mark.parametrize(("mode", "coefficient"), [("aux", 0.0), ("none", 0.5)])
+def test_a_coefficient_that_trl_wrote_into_a_config_leaves_the_model_loadable_and_its_mode_in_force(
+    mode: str, coefficient: float, tmp_path
+) -> None:
+    model = build(NANO, seed=0, balance_mode=mode, router_aux_loss_coef=coefficient)
+    model.save_pretrained(tmp_path)
+    assert load(tmp_path).config.balance_mode == mode
+    assert not any(router.aux_loss_coef for router in routers(model))
 
 
 def test_the_balance_mode_follows_from_the_coefficient_where_it_is_not_named() -> None:
