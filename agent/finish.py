@@ -61,7 +61,8 @@ def _unsealing(ws: Workspace, state: State, reason: str) -> Go:
     if best is None or state["winner"] is not None or late:
         return Command(goto="report", update={"ended": reason or _cut_short(ws, state)})
     if reason:
-        events.append(ws, study, "warning", trial=best, data={"reason": f"{reason} Its checkpoint alone is claimed."})
+        alone = "" if best == judging.best_promoted(ws, study) else f" Of trial {best} the checkpoint alone is claimed."
+        events.append(ws, study, "warning", trial=best, data={"reason": f"{reason}{alone}"})
     return Command(goto="unseal", update={"winner": best})
 
 

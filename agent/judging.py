@@ -162,9 +162,11 @@ def outcome(ws: Workspace, study: str, winner: int | None, ended: str) -> tuple[
     found = judge.outcome(claims, promoted=promoted is not None, targets=spec.targets)
     if found is Outcome.NOT_MET and not claims and not _judged(ws, study):
         found = Outcome.STOPPED
-    undecided = "The sealed evaluation did not finish; the target is undecided." if winner is not None else ""
+    told = _reason(found, claims, threshold=has_threshold(ws, study))
+    if winner is not None and not claims:
+        told = "The sealed evaluation did not finish; the target is undecided."
     detail: dict[str, Any] = {
-        "reason": ended or (undecided if not claims else "") or _reason(found, claims),
+        "reason": ended or told,
         "claims": [claim.model_dump(mode="json") for claim in claims],
         "winner": winner if winner is not None else promoted,
         "seal": {"strength": seal.STRENGTH, "meaning": seal.STRENGTH_MEANING, "opened": bool(claims)},
@@ -204,17 +206,18 @@ def _sealed(ws: Workspace, study: str, number: int) -> list[Scored]:
     return _scored(ws, rows) if rows and _forced(ws, rows, primary_metric(ws, study)) is None else []
 
 
-def _reason(outcome_: Outcome, claims: Sequence[Claim]) -> str:
+def _reason(outcome_: Outcome, claims: Sequence[Claim], *, threshold: bool) -> str:
+    missed = " and the target was not reached" if threshold else ""
     match outcome_:
         case Outcome.PROVEN:
             return "The one-sided 95 % bound on the sealed split meets every target."
         case Outcome.MET:
             return "The estimate on the sealed split meets every target; its 95 % bound does not."
         case Outcome.IMPROVED:
-            return "A change was promoted on fresh seeds; the target was not reached."
+            return f"A change was promoted on fresh seeds{missed}."
         case _:
             opened = "The sealed split was opened." if claims else "The sealed split was not opened."
-            return f"No change was promoted and the target was not reached. {opened}"
+            return f"No change was promoted{missed}. {opened}"
 
 
 def primary_metric(ws: Workspace, study: str) -> Any:
