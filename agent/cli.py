@@ -16,7 +16,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-model_app = typer.Typer(help="Models that Nightsmith itself uses.", no_args_is_help=True)
+model_app = typer.Typer(help="Models: what one takes, and those that Nightsmith itself uses.", no_args_is_help=True)
 app.add_typer(model_app, name="model")
 app.add_typer(night_app, name="night")
 
@@ -178,6 +178,34 @@ def model_pull(
     from nightsmith.agent import session
 
     raise typer.Exit(session.pull(name))
+
+
+@model_app.command("plan")
+def model_plan(
+    name: Annotated[str, typer.Argument(help="small4, gpt-oss-120b, nano, …, or a folder with a config.json.")],
+    gpus: Annotated[int, typer.Option(help="How many GPUs, in all.")],
+    gpu: Annotated[str, typer.Option(help="H100, H200 or B200.")] = "H100",
+    method: Annotated[str, typer.Option(help="full, lora or qlora.")] = "full",
+    optimizer: Annotated[str, typer.Option(help="adamw, or adamw8bit: states of 8 bits.")] = "adamw",
+    seq_len: Annotated[int, typer.Option(help="Tokens of a sequence.", min=1)] = 4096,
+    micro_batch: Annotated[int, typer.Option(help="Sequences on a GPU at once.", min=1)] = 1,
+    lora_rank: Annotated[int, typer.Option(help="Rank of adapters.", min=1)] = 16,
+    lora_experts: Annotated[bool, typer.Option("--lora-experts", help="Adapters on routed experts too.")] = False,
+    gpus_per_node: Annotated[int, typer.Option(help="GPUs in one machine.")] = 8,
+    every: Annotated[bool, typer.Option("--all", help="Show every layout.")] = False,
+    as_json: Json = False,
+) -> None:
+    """What a model takes on given GPUs: parameters, memory, disk, layouts, speed; whether it fits, and what would."""
+    from nightsmith.agent import model_plan
+
+    settings: dict[str, object] = {
+        "method": method, "optimizer": optimizer, "seq_len": seq_len, "micro_batch": micro_batch,
+        "lora_rank": lora_rank, "lora_experts": lora_experts,
+    }  # fmt: skip
+    code = model_plan.plan(
+        name, gpus=gpus, gpu=gpu, gpus_per_node=gpus_per_node, settings=settings, as_json=as_json, every=every
+    )
+    raise typer.Exit(code)
 
 
 def _text(goal: str) -> str:

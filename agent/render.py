@@ -1,7 +1,6 @@
 """What the terminal shows: plan cards, tables, event lines, one moving progress line. Plain text where nobody watches.
 
-Every function returns text for 80 columns and more. Strangers' words pass through `escape.plain` into `Text` objects,
-so that neither terminal codes nor rich's own markup in them do anything. rich is imported when something is drawn.
+Every function returns text for 80 columns and more. Strangers' words pass through `drawing.text`.
 """
 
 import shutil
@@ -9,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from nightsmith.agent import account, dossier, event_words, figures, history, side_words
+from nightsmith.agent import account, dossier, drawing, event_words, figures, history, side_words
 from nightsmith.agent.escape import plain
 from nightsmith.agent.goal import GoalSpec
 from nightsmith.agent.plan import StudyPlan
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
 
     from nightsmith.trainer.jobs import Progress
 
-_WIDEST = 120
-"""Columns beyond which lines are only harder to read."""
 _LINES = 12
 """Refusals and warnings of a study that `show` prints without being asked for all."""
 _STYLES = {
@@ -42,28 +39,30 @@ def study_table(rows: Sequence[StudySummary]) -> str:
     """`nightsmith studies`: one line a study."""
     if not rows:
         return 'No studies yet. Begin one with: nightsmith run "GOAL"'
-    table = _table("Study", "Begun", "Outcome", ">Trials", "Goal")
+    table = drawing.table("Study", "Begun", "Outcome", ">Trials", "Goal")
     table.expand = True
     table.columns[-1].no_wrap, table.columns[-1].overflow, table.columns[-1].ratio = True, "ellipsis", 1
     for row in rows:
         outcome = row.outcome.value if row.outcome else row.standing.value
         begun = row.created_at.astimezone().strftime("%m-%d %H:%M")
         promoted = f", {row.num_promoted} promoted" if row.num_promoted else ""
-        table.add_row(_text(row.id), begun, _decision(outcome), f"{row.num_trials}{promoted}", _text(row.goal))
-    return _drawn(table)
+        table.add_row(
+            drawing.text(row.id), begun, _decision(outcome), f"{row.num_trials}{promoted}", drawing.text(row.goal)
+        )
+    return drawing.drawn(table)
 
 
 def show(view: StudyView, *, every: bool = False) -> str:
     """`nightsmith show`: outcome first, then trials (of a long study the telling ones), cost, what was refused."""
-    head = [_sentence(account.outcome_sentence(view)), _text(f"Goal: {view.goal}"), *_facts(view), ""]
+    head = [_sentence(account.outcome_sentence(view)), drawing.text(f"Goal: {view.goal}"), *_facts(view), ""]
     shown = view.proposed if every else telling(view)
     left = len(view.proposed) - len(shown)
-    more = [_text(f"… {left:,} more trials, --all shows them.", style="dim")] if left else []
+    more = [drawing.text(f"… {left:,} more trials, --all shows them.", style="dim")] if left else []
     tail: list[RenderableType] = [*_sides(view)]
     tail += _lines("Refused", _newest([refusal.what for refusal in view.refusals], every=every))
     tail += _lines("Noticed", _newest(view.warnings, every=every))
-    tail.append(_text(f"Cost: {account.cost_words(view)}"))
-    return _drawn(*head, *([_trials(view, shown), *more, ""] if shown else []), *tail)
+    tail.append(drawing.text(f"Cost: {account.cost_words(view)}"))
+    return drawing.drawn(*head, *([_trials(view, shown), *more, ""] if shown else []), *tail)
 
 
 def _newest(lines: Sequence[str], *, every: bool) -> list[str]:
@@ -101,7 +100,7 @@ def interpretation(answer: Mapping[str, Any]) -> str:
 
 def questions(asked: Sequence[Mapping[str, Any]]) -> str:
     """Open questions, each with the answer that is taken by default."""
-    return _drawn(*_lines("The goal leaves open", [_question(question) for question in asked]))
+    return drawing.drawn(*_lines("The goal leaves open", [_question(question) for question in asked]))
 
 
 def event_line(event: Event) -> str:
@@ -109,9 +108,9 @@ def event_line(event: Event) -> str:
     where = f" trial {event.trial}" if event.trial is not None else ""
     told = f"{event.at.astimezone():%H:%M:%S} {event.kind.replace('_', ' ')}{where}"
     particulars = event_words.particulars(event)
-    line = _text(f"{told}: {particulars}" if particulars else told)
+    line = drawing.text(f"{told}: {particulars}" if particulars else told)
     line.stylize(_EVENT_STYLES.get(event.kind, ""), 9)
-    return _drawn(line, wrap=False)
+    return drawing.drawn(line, wrap=False)
 
 
 def ending(ws: Workspace, study: str, how: str) -> str:
@@ -125,7 +124,7 @@ def ending(ws: Workspace, study: str, how: str) -> str:
     view = history.load(ws, study)
     where = ws.root / "reports" / study / "index.html"
     told = (f"Cost: {account.cost_words(view)}", f"Report: {where}")
-    return _drawn(_sentence(account.outcome_sentence(view)), *map(_text, told))
+    return drawing.drawn(_sentence(account.outcome_sentence(view)), *map(drawing.text, told))
 
 
 def result(ws: Workspace, ended: RunResult) -> str:
@@ -136,7 +135,7 @@ def result(ws: Workspace, ended: RunResult) -> str:
         rows.append((figures.metric_label(name), figures.value(name, value)))
     rows += [("Checkpoint", ended.checkpoint)] if ended.checkpoint else []
     rows += [("Log", str(ws.root / "runs" / ended.key / "log.txt")), ("", ended.reason)]
-    return _drawn(_decision(ended.status.value), _pairs([row for row in rows if row[1]]))
+    return drawing.drawn(_decision(ended.status.value), drawing.pairs([row for row in rows if row[1]]))
 
 
 class ProgressLine:
@@ -187,9 +186,11 @@ def _question(question: Mapping[str, Any]) -> str:
 def _card(
     answer: Mapping[str, Any], title: str, more: Sequence[tuple[str, str]], extra: "Sequence[RenderableType]"
 ) -> str:
-    body: list[RenderableType] = [_text(title, style="bold")]
+    body: list[RenderableType] = [drawing.text(title, style="bold")]
     if answer.get("spec"):
-        body.append(_pairs([*_understood(GoalSpec.model_validate(answer["spec"]), answer.get("sources") or {}), *more]))
+        body.append(
+            drawing.pairs([*_understood(GoalSpec.model_validate(answer["spec"]), answer.get("sources") or {}), *more])
+        )
     if answer.get("plan"):
         calls = [f"{call['tool']}({_arguments(call['args'])})" for call in answer["plan"]]
         body += _lines("Calls", calls)
@@ -199,8 +200,8 @@ def _card(
             f"{figures.duration(estimate['trial_s'])} a trial, {figures.count(estimate['tokens'])} training tokens, "
             f"{estimate['gpu_hours']:.2f} GPU-hours ({estimate['basis']})"
         )
-        body.append(_text(told))
-    return _drawn(*body, *extra)
+        body.append(drawing.text(told))
+    return drawing.drawn(*body, *extra)
 
 
 def _understood(spec: GoalSpec, sources: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -239,7 +240,7 @@ def _facts(view: StudyView) -> "list[RenderableType]":
         rows.append(("Best screened", f"{figures.value(view.metric, best.value)} on dev (trial {best.trial})"))
     if view.seal.opened:
         rows.append(("Seal", account.seal_words(view)))
-    return [_pairs(rows)]
+    return [drawing.pairs(rows)]
 
 
 def _sides(view: StudyView) -> "list[RenderableType]":
@@ -248,7 +249,7 @@ def _sides(view: StudyView) -> "list[RenderableType]":
     if view.sides is None:
         return parts
     for split in view.sides.splits:
-        table = _table(f"On {split.split}, {split.num_items} rows", ">Baseline", f">Trial {view.sides.trial}")
+        table = drawing.table(f"On {split.split}, {split.num_items} rows", ">Baseline", f">Trial {view.sides.trial}")
         for pair in split.metrics:
             cells = (
                 f"{figures.value(pair.metric, side.value)} {side_words.range_words(pair.metric, side)}"
@@ -260,14 +261,14 @@ def _sides(view: StudyView) -> "list[RenderableType]":
 
 
 def _trials(view: StudyView, shown: Sequence[TrialView]) -> "Table":
-    table = _table("#", "Change", ">Dev", ">Difference [95 %]", "Verdict", ">Cost")
+    table = drawing.table("#", "Change", ">Dev", ">Difference [95 %]", "Verdict", ">Cost")
     for trial in shown:
         value = trial.screen.value if trial.screen else None
         verdict = _decision(trial.decision.value if trial.decision else trial.status)
         mark = "*" if trial.number == view.winner else ""
         change = figures.change(trial.plan.change) if trial.plan else "?"
         table.add_row(
-            f"{trial.number}{mark}", _text(change), figures.value(view.metric, value),
+            f"{trial.number}{mark}", drawing.text(change), figures.value(view.metric, value),
             _estimate(view, trial), verdict, figures.duration(trial.wall_s),
         )  # fmt: skip
     return table
@@ -288,56 +289,17 @@ def _lines(title: str, lines: Sequence[str]) -> "list[RenderableType]":
 
     points = Table.grid(padding=(0, 1))
     for line in lines:
-        points.add_row("  -", _text(line))
-    return [_text(f"{title}:"), points] if lines else []
-
-
-def _table(*columns: str) -> "Table":
-    """A table without frame; `>` before a name aligns the column to the right."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        right = column.startswith(">")
-        table.add_column(column.removeprefix(">"), justify="right" if right else "left", overflow="fold")
-    return table
-
-
-def _pairs(rows: Sequence[tuple[str, str]]) -> "Table":
-    from rich.table import Table
-
-    table = Table.grid(padding=(0, 2))
-    for name, value in rows:
-        table.add_row(_text(name, style="dim"), _text(value))
-    return table
+        points.add_row("  -", drawing.text(line))
+    return [drawing.text(f"{title}:"), points] if lines else []
 
 
 def _sentence(sentence: str) -> "Text":
     """The outcome's word in its colour, the rest as it is."""
-    text = _text(sentence, style="bold")
+    text = drawing.text(sentence, style="bold")
     word = sentence.partition(":")[0]
     text.stylize(_STYLES.get(word.replace(" ", "_"), ""), 0, len(word))
     return text
 
 
 def _decision(word: str) -> "Text":
-    return _text(word.replace("_", " "), style=_STYLES.get(word, ""))
-
-
-def _text(content: str, style: str = "") -> "Text":
-    from rich.text import Text
-
-    return Text(plain(content), style=style)
-
-
-def _drawn(*parts: "RenderableType", wrap: bool = True) -> str:
-    """Parts one below the other, with colour only where a terminal shows it. No line ends in blanks."""
-    from rich.console import Console
-
-    console = Console(highlight=False, markup=False, emoji=False)
-    if console.width > _WIDEST:
-        console = Console(highlight=False, markup=False, emoji=False, width=_WIDEST)
-    with console.capture() as capture:
-        for part in parts:
-            console.print(part, soft_wrap=not wrap)
-    return "\n".join(line.rstrip() for line in capture.get().rstrip("\n").split("\n"))
+    return drawing.text(word.replace("_", " "), style=_STYLES.get(word, ""))

@@ -1,0 +1,1 @@
+"""What a training run needs before it is launched: parameters, memory, disk, operations. Closed form, torch-free."""
