@@ -26,10 +26,10 @@ SEGMENTS = "segments"
 """Name of this backend among transformers' experts implementations."""
 PADDING = 32
 """Rows of a bfloat16 segment are a multiple of this: the product's kernel is generated anew for every shape."""
-GROUP_UNITS = 1 << 18
+GROUP_UNITS = 1 << 19
 """Experts are computed together up to so many gate and up units: calls are saved, and the units fit in the cache."""
-GROUP_WASTE = 1.25
-"""They are padded to the same length, up to so many times the rows that they have."""
+GROUP_WASTE = 3_000_000
+"""They are padded to the same length; calls that are saved take as long as so many multiply-adds of padding."""
 
 
 @dataclass(frozen=True)
@@ -75,21 +75,21 @@ class Segments:
         return F.embedding_bag(self.row_S.view(-1, top_k), rows, mode="sum")
 
 
-def segment(ids_TK: Tensor, num_experts: int, units: int, padding: int) -> Segments:
-    """Sort the choices by expert. Ids of `num_experts` and above are those of other ranks (expert parallelism).
+def segment(ids_TK: Tensor, gate_up_EGD: Tensor, padding: int) -> Segments:
+    """Sort the choices by expert. Ids of E and above are those of other ranks (expert parallelism).
 
     Args:
         ids_TK: expert of each choice.
-        num_experts: experts that are here.
-        units: gate and up units of an expert.
+        gate_up_EGD: the experts' first weights; their shape rules which experts are computed together.
         padding: segments are padded to a multiple of this.
     """
+    num_experts, units, dim = gate_up_EGD.shape
     ids_S = ids_TK.flatten()
     counts_E = torch.bincount(ids_S, minlength=num_experts)[:num_experts]
     counts: list[int] = counts_E.tolist()
     lengths: list[int] = []
     groups: list[Group] = []
-    for experts, length in _group([-(-count // padding) * padding for count in counts], units):
+    for experts, length in _group([-(-count // padding) * padding for count in counts], units, dim):
         start = sum(lengths)
         lengths += [length] * (experts.stop - experts.start)
         if length:
@@ -102,12 +102,14 @@ def segment(ids_TK: Tensor, num_experts: int, units: int, padding: int) -> Segme
     return Segments(groups, token_R, row_S)
 
 
-def _group(lengths: list[int], units: int) -> Iterator[tuple[slice, int]]:
+def _group(lengths: list[int], units: int, dim: int) -> Iterator[tuple[slice, int]]:
     """Neighbours to compute together, and the length of each one's segment."""
+    multiply_adds = units * dim * 3 // 2
     start, longest, rows = 0, lengths[0], lengths[0]
     for expert, length in enumerate(lengths[1:], start=1):
         padded = max(longest, length) * (expert + 1 - start)
-        if padded * units > GROUP_UNITS or padded > GROUP_WASTE * (rows + length):
+        waste = (padded - rows - length) * multiply_adds
+        if padded * units > GROUP_UNITS or waste > GROUP_WASTE * (expert - start):
             yield slice(start, expert), longest
             start, longest, rows = expert, length, length
         else:
@@ -181,7 +183,7 @@ def segmented_experts(self: nn.Module, x_TD: Tensor, ids_TK: Tensor, weights_TK:
     module: Any = self
     dtype = product_dtype(x_TD)
     padding = PADDING if dtype == torch.bfloat16 else 1
-    segments = segment(ids_TK, module.num_experts, module.gate_up_proj.shape[1], padding)
+    segments = segment(ids_TK, module.gate_up_proj, padding)
     out_TD = SegmentedExperts.apply(
         x_TD.to(dtype), weights_TK.to(dtype), module.gate_up_proj.to(dtype), module.down_proj.to(dtype), segments
     )

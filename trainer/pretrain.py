@@ -7,6 +7,7 @@ B windows of a batch, L window length, V vocabulary.
 
 import math
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -75,14 +76,13 @@ class Pretraining:
 
     def train(self) -> None:
         """Steps until the spec's number is done; checkpoints by the clock, on being asked to end, and at the end."""
-        self.model.train()
-        with self._arithmetic.applied(self.model):
+        with self.computing():
             self._train()
 
     def _train(self) -> None:
         event_at, checkpoint_at = 0.0, time.monotonic() + self._spec.checkpoint_every_s
         while self._state.step < self._spec.num_steps:
-            self._step()
+            self.step()
             self._note_progress()
             now = time.monotonic()
             if now >= event_at:
@@ -97,7 +97,21 @@ class Pretraining:
         self._write_event()
         self._save()
 
-    def _step(self) -> None:
+    @property
+    def products(self) -> str:
+        """In what matrix products are computed."""
+        return self._arithmetic.products
+
+    @property
+    def losses(self) -> list[float]:
+        """Loss of each step so far, nats per token."""
+        return self._state.losses
+
+    def computing(self) -> AbstractContextManager[None]:
+        """Inside, the model computes as it does in training."""
+        return self._arithmetic.applied(self.model.train())
+
+    def step(self) -> None:
         """One optimizer step. Raises Ended before the weights could take a value that is not finite."""
         started, step, spec = time.perf_counter(), self._state.step, self._spec
         batch_BL = torch.from_numpy(self._windows.batch(step)).to(self._device)
