@@ -170,6 +170,27 @@ def train(
     raise typer.Exit(code)
 
 
+@app.command()
+def export(
+    what: Annotated[str, typer.Argument(help="A study (its winner), a job's key, or a model's folder.")],
+    to: Annotated[Path, typer.Option(help="Folder to write; must be new or empty.")],
+    trial: Annotated[int | None, typer.Option(help="A trial of the study instead of its winner.", min=0)] = None,
+    form: Annotated[str, typer.Option("--format", help="safetensors or gguf.")] = "safetensors",
+    precision: Annotated[str, typer.Option(help="float32, bfloat16, float16 or (gguf) q8_0; else as trained.")] = "",
+    force: Annotated[bool, typer.Option("--force", help="Replace the model that is in the folder.")] = False,
+    as_json: Json = False,
+    workspace: Workspace_ = None,
+) -> None:
+    """Write a model as a folder that transformers, vLLM or llama.cpp load, with a card that says where it is from."""
+    from nightsmith.agent import exporting
+
+    raise typer.Exit(
+        exporting.export_model(
+            what, to, workspace, trial=trial, form=form, precision=precision or None, force=force, as_json=as_json
+        )
+    )
+
+
 @model_app.command("pull")
 def model_pull(
     name: Annotated[str, typer.Argument(help="What to fetch: `planner`.")],

@@ -32,12 +32,12 @@ def write(ws: Workspace, study: str) -> Path:
 
 def html(view: StudyView) -> str:
     """The page: no script, nothing loaded from elsewhere, every strange text escaped."""
-    return _environment(autoescape=True).get_template("report.html.j2").render(_context(view))
+    return environment(autoescape=True).get_template("report.html.j2").render(_context(view))
 
 
 def markdown(view: StudyView) -> str:
     """The same account as Markdown (CommonMark with tables)."""
-    return _environment(autoescape=False).get_template("report.md.j2").render(_context(view))
+    return environment(autoescape=False).get_template("report.md.j2").render(_context(view))
 
 
 def curve_of(view: StudyView) -> Curve:
@@ -156,7 +156,8 @@ def _defaults(view: StudyView) -> list[str]:
 
 
 @cache
-def _environment(*, autoescape: bool) -> Environment:
+def environment(*, autoescape: bool) -> Environment:
+    """Templates with the filters that make figures and strange text safe to show."""
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         undefined=StrictUndefined,

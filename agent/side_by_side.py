@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from nightsmith.agent.side_view import AnswerPair, Figure, MetricPair, SideBySide, SplitPair
+from nightsmith.agent.side_view import AnswerPair, Figure, MetricPair, OwnFigures, SideBySide, SplitPair
 from nightsmith.agent.view import JobView, StudyView
 from nightsmith.evals import stats
 from nightsmith.evals.suite import ChatRow, Items, Scored, read_scored, select_conversations
@@ -35,6 +35,23 @@ def with_sides(ws: Workspace, view: StudyView) -> StudyView:
         answers_split=splits[-1].suite.split,
     )
     return view.model_copy(update={"sides": shown})
+
+
+def own_figures(ws: Workspace, key: str) -> OwnFigures | None:
+    """What a job's checkpoint scored; None where it was not evaluated, or its items are not as recorded."""
+    try:
+        suite, scored = _suite(ws, key), _scored(ws, key)
+    except NightsmithError:
+        return None
+    if suite is None:
+        return None
+    known = [name for name in ORDER if stats.measures(scored.items, name)]
+    return OwnFigures(
+        split=suite.split,
+        num_items=len(scored.items),
+        suite_digest=scored.evaluation.suite_digest,
+        metrics={name: _figure(scored.items, name) for name in known},
+    )
 
 
 def _best_screened(view: StudyView) -> int:

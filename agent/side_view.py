@@ -18,6 +18,19 @@ class Figure(Contract):
     """Upper end."""
 
 
+class OwnFigures(Contract):
+    """What one checkpoint scored on one split."""
+
+    split: Literal["dev", "sealed"]
+    """Split."""
+    num_items: int = Field(ge=0)
+    """Items."""
+    suite_digest: str
+    """Digest of the suite."""
+    metrics: dict[str, Figure]
+    """Canonical name -> figure."""
+
+
 class MetricPair(Contract):
     """One metric of both."""
 
