@@ -12,6 +12,7 @@ from nightsmith.agent.looking import Look, look
 from nightsmith.agent.plan import StudyPlan
 from nightsmith.agent.planning import check_supported, study_plan
 from nightsmith.agent.settings import load_settings
+from nightsmith.agent.sizing import check_sizes
 from nightsmith.model.presets import PRESETS
 from nightsmith.record import leases
 from nightsmith.record.budget import Deadline
@@ -41,6 +42,7 @@ def preflight(spec: GoalSpec, ws: Workspace, cwd: Path) -> StudyPlan:
         raise Blocked(
             f"Only {free / 2**20:.0f} MiB of disk are free at {ws.root}; a study needs {FREE_DISK_BYTES >> 20}."
         )
+    check_sizes(plan, machine, seen, free)
     return plan
 
 
@@ -69,11 +71,20 @@ def survey(ws: Workspace, deadline: Deadline | None, now: dt.datetime | None = N
     return Machine(
         devices=gpus or len(found),
         gpus=gpus,
-        memory_bytes=float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")),
+        memory_bytes=memory_bytes(),
         tokens_per_s={name: median(values) for name, values in speeds.items()},
         num_measured={name: len(values) for name, values in speeds.items()},
         seconds_to_deadline=seconds_to(deadline, now or dt.datetime.now()) if deadline else None,
     )
+
+
+def memory_bytes() -> float:
+    """Main memory, or what a container may use of it where that is less."""
+    installed = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    try:
+        return min(installed, float(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError):  # no such file, or "max"
+        return installed
 
 
 def measured_speeds(ws: Workspace) -> dict[str, list[float]]:

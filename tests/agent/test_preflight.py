@@ -2,7 +2,7 @@ import datetime as dt
 
 import pytest
 
-from nightsmith.agent.goal import DataRef, GoalSpec
+from nightsmith.agent.goal import DataRef, GoalSpec, Setting
 from nightsmith.agent.planning import Blocked
 from nightsmith.agent.preflight import preflight, seconds_to
 from nightsmith.record.budget import Deadline
@@ -62,3 +62,12 @@ def test_a_jsonl_line_that_is_not_json_is_named_by_file_and_line(ws, tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"text": "a"}\nnot json\n')
     with pytest.raises(NightsmithError, match=r"rows\.jsonl.*2"):
         preflight(goal("rows.jsonl"), ws, tmp_path)
+
+
+def test_a_run_too_large_for_the_memory_is_refused_with_a_batch_that_fits(tmp_path):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("page " * 4000)
+    wanted = Setting(name="batch_size", value=65536, how="fixed"), Setting(name="steps", value=100, how="fixed")
+    spec = goal("./notes").model_copy(update={"settings": wanted})
+    with pytest.raises(Blocked, match=r"pretrain cannot be run here.*of memory.*a batch of \d+"):
+        preflight(spec, open_workspace(tmp_path / ".nightsmith"), tmp_path)

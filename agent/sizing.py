@@ -1,0 +1,59 @@
+"""Whether the runs of a plan fit into this machine's memory and onto its disk. Nothing is shrunk by itself."""
+
+import math
+from pathlib import Path
+
+from nightsmith.agent.fitting import Blocked, Machine
+from nightsmith.agent.looking import Look
+from nightsmith.agent.plan import StudyPlan
+from nightsmith.model.capacity.check import machine as share_of
+from nightsmith.model.capacity.check import refusals
+from nightsmith.model.capacity.families import shape_of
+from nightsmith.model.capacity.published import config_of
+from nightsmith.model.capacity.shapes import ModelShape
+from nightsmith.model.capacity.subject import subject
+from nightsmith.model.capacity.workload import Workload
+from nightsmith.tools import registry, training
+from nightsmith.tools.base import ToolCall
+from nightsmith.tools.finetuning import Sft
+from nightsmith.tools.training import Pretrain
+
+
+def check_sizes(plan: StudyPlan, machine: Machine, look: Look, free_disk_bytes: int) -> None:
+    """Raise Blocked where a run of the plan would not fit, with what would. Accelerators are not looked at yet."""
+    if machine.gpus:
+        return
+    device = share_of(machine.memory_bytes, plan.parallel)
+    shape: ModelShape | None = None
+    for call in plan.calls:
+        if call.tool not in ("pretrain", "sft"):
+            continue
+        args = registry.validate(call)
+        if isinstance(args, Pretrain):
+            shape = shape_of(config_of(training.architecture(args)), str(args.preset))
+        elif shape is None and look.model.ref is not None:
+            shape = subject(look.model.ref.path, cwd=Path("/")).shape
+        if shape is None or shape.unknown:
+            continue
+        found = refusals(shape, _workload(call, look), device, disk_bytes=free_disk_bytes, runs=plan.parallel)
+        if found:
+            raise Blocked(f"{call.tool} cannot be run here. {' '.join(each.text for each in found)}")
+
+
+def _workload(call: ToolCall, look: Look) -> Workload:
+    """How this version trains on a CPU: float32, nothing recomputed, all logits at once; rows as long as the data's."""
+    args = registry.validate(call)
+    if isinstance(args, Pretrain):
+        shape = training.architecture(args)
+        return _as_here(micro_batch=shape.batch_size, seq_len=shape.seq_len)
+    assert isinstance(args, Sft)
+    longest = max((look.tokens(data.longest_bytes) for data in look.data.values()), default=math.inf)
+    length = args.max_len if args.rows == "text" or longest <= 0 else int(min(args.max_len, longest))
+    return _as_here(
+        micro_batch=args.batch_size, seq_len=max(1, length), method=args.adaptation, lora_rank=args.lora_rank,
+        lora_experts=True,
+    )  # fmt: skip
+
+
+def _as_here(**settings: object) -> Workload:
+    return Workload.model_validate({"precision": "fp32", "recompute": False, "logits_chunk": None, **settings})
