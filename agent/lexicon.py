@@ -197,9 +197,10 @@ MEASURES = (
 )
 """Words that name what can be measured of a model."""
 BECOMES_BETTER = (
-    r"\bas (?:low|high|good|far|well|much|small|short|close|near|little|accurate)\b|"
-    r"\b(?:low|high|small|short|bett)er\b|"
+    r"\b(?:as|how|so) (?:low|high|good|far|well|much|small|short|close|near|little|accurate)\b|"
+    r"\b(?:lower\w*|(?:high|small|short|few|bett)er)\b|"
     r"\b(?:best|lowest|highest|smallest|shortest)\b|minimi[sz]|maximi[sz]|improv|reduc|\brais|increas|\bpush|\bdriv|"
-    r"squeez|\bdown\b|\bbeat|outperform|surpass|\b(?<!no )(?<!not )(?:less|more|fewer)\b|baseline|\bsolv"
+    r"optimi[sz]|decreas|boost|\bcut\b|shrink|\bdrop|\blift|\bgrow|\bgain|\bsink|squeez|\bdown\b|\bbeat|"
+    r"outperform|surpass|\b(?<!no )(?<!not )(?:less|more|fewer)\b|baseline|\bsolv"
 )
 """Words that say that something is to become better, or better than something."""

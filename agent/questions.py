@@ -55,7 +55,7 @@ def reason(code: str) -> str:
     return _REASONS[code]
 
 
-_NAMES = {"goal": "", "value": "target: ", "targets": "target: ", "reference": "compared with: "}
+_NAMES = {"goal": "", "value": "Target: ", "targets": "Target: ", "reference": "Compared with: "}
 """Field -> what its answer is called in the goal's text; else the field's own name."""
 
 
@@ -63,10 +63,10 @@ def named(questions: Sequence[Mapping[str, Any]], answers: Sequence[str]) -> lis
     """Each answer with the name of what was asked; of another number than the questions, as they are."""
     if len(questions) != len(answers):
         return list(answers)
-    names = (_NAMES.get(asked["field"], f"{asked['field']}: ") for asked in questions)
+    names = (_NAMES.get(asked["field"], f"{asked['field'].capitalize()}: ") for asked in questions)
     return [f"{name}{said}" for name, said in zip(names, answers, strict=True)]
 
 
 def with_answers(goal: str, answers: Sequence[str]) -> str:
-    """The goal with the answers in it. The questions stay out: their examples are nobody's words."""
-    return "; ".join([goal.rstrip(" .;\n"), *answers]) if answers else goal
+    """The goal with the answers below it. The questions stay out: their examples are nobody's words."""
+    return "\n".join([goal, *answers])

@@ -85,9 +85,9 @@ def test_an_answer_joins_the_goal_under_the_name_of_what_was_asked_and_without_t
     asked = [questions.question(code).model_dump() for code in ("targets", "data")]
     told = questions.named(asked, ["perplexity at most 9", "./notes"])
     text = questions.with_answers("Pre-train an MoE from scratch.", told)
-    assert text == "Pre-train an MoE from scratch; target: perplexity at most 9; data: ./notes"
+    assert text == "Pre-train an MoE from scratch.\nTarget: perplexity at most 9\nData: ./notes"
     assert 12 not in [candidate.value for candidate in literals.find(text)]
     assert (
         questions.with_answers("A goal.", questions.named(asked, ["one answer for both"]))
-        == "A goal; one answer for both"
+        == "A goal.\none answer for both"
     )
