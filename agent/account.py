@@ -84,7 +84,11 @@ def seeds_words(view: StudyView, trial: TrialView) -> str:
     if trial.verdict is None:
         return "–"
     own, reference = trial.verdict.seeds
-    return _plural(own, "seed") if view.has_fixed_reference else f"{_plural(own, 'seed')} against {reference}"
+    return (
+        figures.counted(own, "seed")
+        if view.has_fixed_reference
+        else f"{figures.counted(own, 'seed')} against {reference}"
+    )
 
 
 def expectation_words(trial: TrialView) -> str:
@@ -199,7 +203,7 @@ def _nearest(view: StudyView) -> str:
         return ""
     verdict = found.verdict
     assert verdict is not None
-    on = f"{_plural(verdict.seeds[0], 'fresh seed')}" if found.confirm else "one run"
+    on = figures.counted(verdict.seeds[0], "fresh seed") if found.confirm else "one run"
     level = f"; p {figures.p_value(verdict.p)}, needed below {figures.p_value(verdict.alpha)}" if found.confirm else ""
     return f" Nearest: trial {found.number}, {estimate_words(view, found)} on {on}{level}."
 
@@ -210,7 +214,7 @@ def _estimate(trial: TrialView) -> float:
 
 def _not_met(view: StudyView) -> str:
     judged = [trial for trial in view.proposed if trial.verdict]
-    told = f"no change was promoted in {_plural(len(judged), 'judged trial')}"
+    told = f"no change was promoted in {figures.counted(len(judged), 'judged trial')}"
     if any(trial.decision is Decision.PROMOTED for trial in judged):
         told = "a change was promoted, but the study's end says not met"
     return f"{told}.{_nearest(view)} {_target_not_reached(view)}"
@@ -230,13 +234,14 @@ def _target_not_reached(view: StudyView) -> str:
 
 
 def _ended(view: StudyView) -> str:
-    return f"{view.reason.rstrip('.') or 'no reason was recorded'}. Nothing is claimed."
+    told = view.reason or "no reason was recorded"
+    return f"{told}{'' if told.endswith(('.', '?', '!')) else '.'} Nothing is claimed."
 
 
 def _progress(view: StudyView) -> str:
     judged = sum(1 for trial in view.proposed if trial.verdict)
     allowed = f" of at most {view.plan.max_trials}" if view.plan else ""
-    running = f", {_plural(len(view.running), 'job')} running" if view.running else ""
+    running = f", {figures.counted(len(view.running), 'job')} running" if view.running else ""
     return f"the study {_STANDING[view.standing]}, {judged}{allowed} trials judged{running}"
 
 
@@ -264,8 +269,8 @@ def _limits_of_screening(view: StudyView) -> list[str]:
     if not screened:
         return []
     return [
-        f"Screening looked at the dev split {_plural(screened, 'time')}; the best of several noisy figures looks "
-        "better than it is. Screening selects, it proves nothing."
+        f"Screening looked at the dev split {figures.counted(screened, 'time')}; the best of several noisy figures "
+        "looks better than it is. Screening selects, it proves nothing."
     ]
 
 
@@ -275,8 +280,8 @@ def _limits_of_recipe(view: StudyView) -> list[str]:
         return ["No recipe was confirmed on fresh seeds: that a change helps again is not shown."]
     fewest = min(min(verdict.seeds) for verdict in confirmed)
     return [
-        f"Recipe claims rest on as few as {_plural(fewest, 'seed')} a side, at this model size and amount of training; "
-        "they say nothing of larger ones."
+        f"Recipe claims rest on as few as {figures.counted(fewest, 'seed')} a side, at this model size and amount of "
+        "training; they say nothing of larger ones."
     ]
 
 
@@ -289,7 +294,3 @@ def _limits_of_seal(view: StudyView) -> list[str]:
     if (view.seal.looks or 0) > 1:
         told.append(f"The fold was looked at {view.seal.looks} times: the stated confidence is that of one look.")
     return told
-
-
-def _plural(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

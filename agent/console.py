@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 TICK_S = 0.5
 LEAVE_S = 2.0
 """Within which a second Ctrl-C leaves, where nothing is driven."""
-WELCOME = "Type a goal in English, or /help. @file inserts a file; Alt-Enter begins a new line; Ctrl-D leaves."
+WELCOME = "Type a goal in English, or /help. @file inserts a file."
 
 
 @dataclass
@@ -90,7 +90,7 @@ class Console:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self.interrupt)
         with self.line.open():
-            self.say(WELCOME)
+            self.say_plain(f"{WELCOME} {self.line.keys}")
             loop.run_in_executor(None, console_study.warm)
             self.spawn(console_study.offer(self))
             ticking = asyncio.create_task(self._tick())
@@ -235,7 +235,7 @@ class Console:
 
     def _looked(self) -> list[str]:
         track = self.track
-        return [track.status(), *track.job_lines()] if track else []
+        return track.lines() if track else []
 
     def prompt(self) -> str:
         """What stands before the cursor."""

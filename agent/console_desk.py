@@ -22,6 +22,7 @@ class ConsoleDesk:
     def __init__(self, console: "Console"):
         """For one study after the other."""
         self.console = console
+        self._best = ""
 
     async def answer(self, questions: Sequence[dict[str, Any]]) -> list[str] | None:
         """Ask one by one; an empty line takes the default."""
@@ -80,7 +81,7 @@ class ConsoleDesk:
         if track is not None:
             track.note(event)
         if event.kind not in UNSAID:
-            self.console.say(render.event_line(event))
+            self.console.say(render.event_line(event, folded=True))
         if track is not None and event.kind in ("verdict", "confirmation"):
             self.console.spawn(self._curve())
 
@@ -89,5 +90,6 @@ class ConsoleDesk:
         if track is None:
             return
         await asyncio.to_thread(track.look_at_best)
-        if track.best:
+        if track.best and track.best != self._best:
+            self._best = track.best
             self.console.say(f"         {track.best}")

@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nightsmith.agent import figures
 from nightsmith.record.errors import NightsmithError
 
 LONG_LINES, LONG_CHARS = 4, 600
@@ -78,7 +79,7 @@ def _put(name: str, folder: Path) -> tuple[str, str]:
     if path.is_dir() or path.suffix.lower() not in TEXT_SUFFIXES:
         return name, f"{name}: named by its path"
     text = _text(path, name)
-    return text, f"{name}: {text.count(chr(10)) + 1} lines inserted"
+    return text, f"{name}: {figures.counted(text.count(chr(10)) + 1, 'line')} inserted"
 
 
 def _text(path: Path, name: str) -> str:

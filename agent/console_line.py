@@ -50,6 +50,9 @@ class Face:
 class Line(Protocol):
     """Where a person types."""
 
+    keys: str
+    """Keys that do something, for the welcome."""
+
     def open(self) -> AbstractContextManager[Any]:
         """For as long as lines are read."""
         ...
@@ -81,11 +84,13 @@ class PlainLine:
     """input() in a thread of its own: lines can be printed while nobody types. No escape codes."""
 
     face: Face
+    keys: str = "Ctrl-D leaves."
 
     def __post_init__(self) -> None:
         """Nothing is read before the first `read`."""
         self._lines: asyncio.Queue[str | None] = asyncio.Queue()
-        self._shown = self._told = ""
+        self._shown: str = ""
+        self._told: str = ""
         self._told_at = 0.0
         self._reader: threading.Thread | None = None
 
@@ -99,9 +104,9 @@ class PlainLine:
             loop = asyncio.get_running_loop()
             self._reader = threading.Thread(target=self._pump, args=(loop,), daemon=True)
             self._reader.start()
-        self._shown = ""
         self.refresh()
         line = await self._lines.get()
+        self._shown = ""  # Enter has ended the prompt's line
         if line is None:
             raise EOFError
         return line
@@ -115,8 +120,8 @@ class PlainLine:
         """Nothing can be put into a plain line."""
 
     def say(self, text: str) -> None:
-        """Print it."""
-        print(text, flush=True)
+        """Print it, below a prompt at which nothing was typed yet."""
+        print(f"\n{text}" if self._shown else text, flush=True)
         self._shown = ""
 
     def refresh(self) -> None:
@@ -132,6 +137,8 @@ class PlainLine:
 
 class PromptLine:
     """prompt_toolkit: completion, history, pastes as a whole, status below; what is printed goes above."""
+
+    keys = "Tab completes; Alt-Enter begins a new line; Ctrl-D leaves."
 
     def __init__(self, face: Face, history: "History", *, feed: "Input | None" = None, to: "Output | None" = None):
         """Draw nothing yet. `feed` and `to` stand in for the terminal in tests."""
@@ -185,7 +192,7 @@ class PromptLine:
 
     def _toolbar(self) -> "StyleAndTextTuples":
         width = shutil.get_terminal_size().columns - 1
-        return [("class:bottom-toolbar", "\n".join(visible(line)[:width] for line in self.face.status()))]
+        return [("class:bottom-toolbar", "\n".join(_cut(visible(line), width) for line in self.face.status()))]
 
     def _keys(self) -> "KeyBindings":
         from prompt_toolkit.key_binding import KeyBindings
@@ -210,6 +217,10 @@ class PromptLine:
             event.current_buffer.insert_text("\n")
 
         return keys
+
+
+def _cut(line: str, width: int) -> str:
+    return line if len(line) <= width else f"{line[: width - 1]}…"
 
 
 def completer(face: Face) -> "Completer":

@@ -50,13 +50,17 @@ class Track:
             self.running.pop(event.job, None)
 
     def status(self) -> str:
-        """`s1 · trials · trial 2 of 2 · 1 trial, 3 min 20 s left · best 2.6407 ▇▃▁`."""
+        """`s1 · trials · trial 2 of 2 · 1 trial, 3 min 20 s left · 2 jobs`."""
         planned = dossier.load(self.ws, self.study, "plan") if self.trial else None
         of = f" of {planned['max_trials']}" if planned else ""
         parts = [self.study, self.phase, f"trial {self.trial}{of}" if self.trial else "", left(self.ws, self.study)]
         number = len(self.running)
-        parts += [f"{number} job{'' if number == 1 else 's'}" if number else "", self.best]
+        parts += [figures.counted(number, "job") if number else ""]
         return " · ".join(part for part in parts if part)
+
+    def lines(self) -> list[str]:
+        """Where it stands, the best so far, running jobs."""
+        return [line for line in (self.status(), self.best, *self.job_lines()) if line]
 
     def job_lines(self, most: int = MOST_JOBS) -> list[str]:
         """One line a running job: how far it is, its training loss as a curve."""

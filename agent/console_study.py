@@ -5,6 +5,7 @@ The graph's imports take seconds, so they are done in a thread while the person 
 
 import asyncio
 import importlib
+import textwrap
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -44,7 +45,7 @@ async def offer(console: "Console") -> None:
     if not unfinished:
         return
     for row in unfinished[:5]:
-        console.say(_unfinished(console, row))
+        console.say_plain(_unfinished(console, row))
     newest = unfinished[0].id
     driven = standing(console.ws, newest, None) is Standing.RUNNING
     other = " or another study" if len(unfinished) > 1 else ""
@@ -59,7 +60,7 @@ async def offer(console: "Console") -> None:
 def _unfinished(console: "Console", row: StudySummary) -> str:
     stands = standing(console.ws, row.id, None)
     track = tracked(console, row.id)
-    return f"{row.id} was at {track.phase} ({stands}): {plain(row.goal)[:60]}"
+    return f"{row.id} was at {track.phase} ({stands}): {textwrap.shorten(plain(row.goal), 100, placeholder=' …')}"
 
 
 def tracked(console: "Console", study: str) -> Track:

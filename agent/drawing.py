@@ -29,6 +29,15 @@ def table(*columns: str) -> "Table":
     return made
 
 
+def hung(line: "Text", indent: int) -> "Table":
+    """A line that goes on under its own beginning: its first columns stand alone."""
+    from rich.table import Table
+
+    made = Table.grid()
+    made.add_row(*line.divide([indent]))
+    return made
+
+
 def pairs(rows: Sequence[tuple[str, str]]) -> "Table":
     """Names and what belongs to them."""
     from rich.table import Table

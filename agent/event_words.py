@@ -16,7 +16,8 @@ def particulars(event: Event) -> str:
 
 def _interpreted(data: Data) -> str:
     reasons = "; ".join(map(str, data.get("reasons") or ()))
-    return f"{data.get('status', '')}: {reasons}".replace("_", " ", 1) if reasons else str(data.get("status", ""))
+    status = str(data.get("status", "")).replace("_", " ")
+    return f"{status}: {reasons}" if reasons else status
 
 
 def _preflight(data: Data) -> str:
@@ -70,6 +71,11 @@ def _judged(data: Data) -> str:
     return f"{data['decision']}: {figures.metric_label(metric)} {told}: {data['reason']}"
 
 
+def _told(data: Data) -> str:
+    heard = " ".join(str(data[name]) for name in ("meant", "setting", "direction") if data.get(name))
+    return f"“{data.get('text', '')}” ({heard})"
+
+
 def _anything(data: Data) -> str:
     """A sentence if there is one, else each value with its name."""
     if said := data.get("reason") or data.get("message"):
@@ -95,4 +101,5 @@ _BY_KIND: Mapping[EventKind, Callable[[Data], str]] = {
     "confirmation": _judged,
     "job_started": _job_started,
     "job_finished": _job_finished,
+    "told": _told,
 }

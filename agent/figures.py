@@ -46,6 +46,11 @@ def lower_is_better(metric: str, target: Target | None = None) -> bool:
     return metric in LOWER_IS_BETTER
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 trial`, `2 trials`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def value(metric: str, figure: float | None) -> str:
     """A metric's value: shares in per cent, others with four decimals; `–` where there is none."""
     if figure is None or not math.isfinite(figure):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from nightsmith.trainer.jobs import Progress
 
+_TIME = len("22:00:00 ")
 _LINES = 12
 """Refusals and warnings of a study that `show` prints without being asked for all."""
 _STYLES = {
@@ -103,14 +104,14 @@ def questions(asked: Sequence[Mapping[str, Any]]) -> str:
     return drawing.drawn(*_lines("The goal leaves open", [_question(question) for question in asked]))
 
 
-def event_line(event: Event) -> str:
-    """One event on one line: time, what happened, the particulars."""
+def event_line(event: Event, *, folded: bool = False) -> str:
+    """One event on one line: time, what happened, the particulars; folded, it goes on under its own beginning."""
     where = f" trial {event.trial}" if event.trial is not None else ""
     told = f"{event.at.astimezone():%H:%M:%S} {event.kind.replace('_', ' ')}{where}"
     particulars = event_words.particulars(event)
     line = drawing.text(f"{told}: {particulars}" if particulars else told)
-    line.stylize(_EVENT_STYLES.get(event.kind, ""), 9)
-    return drawing.drawn(line, wrap=False)
+    line.stylize(_EVENT_STYLES.get(event.kind, ""), _TIME)
+    return drawing.drawn(drawing.hung(line, _TIME) if folded else line, wrap=folded)
 
 
 def ending(ws: Workspace, study: str, how: str) -> str:
@@ -208,7 +209,7 @@ def _understood(spec: GoalSpec, sources: Mapping[str, Any]) -> list[tuple[str, s
     """The spec in words; what the goal did not name is marked."""
     limits = spec.budget
     spend = [
-        f"{limits.max_trials} trials" if limits.max_trials is not None else "",
+        figures.counted(limits.max_trials, "trial") if limits.max_trials is not None else "",
         figures.duration(limits.wall_clock_s) if limits.wall_clock_s else "",
         f"{limits.gpu_hours:g} GPU-hours" if limits.gpu_hours is not None else "",
         f"{figures.count(limits.tokens)} tokens" if limits.tokens else "",

@@ -91,15 +91,20 @@ def _module(number: int) -> str:
     return "".join(f"def f{number}_{line}(x):\n    return x * {number} + {line}\n\n" for line in range(60))
 
 
-@contextmanager
-def bench(
-    folder: Path, *answers: Any, documents: Sequence[str] | None = None, by_content: bool = False
-) -> Iterator[Bench]:
-    """A bench whose planner gives these answers in order; `by_content`: a question asked again has its first answer."""
+def write_corpus(folder: Path, documents: Sequence[str] | None = None) -> None:
+    """A folder of texts, `corpus`."""
     corpus = folder / "corpus"
     corpus.mkdir(parents=True)
     texts = documents or [_module(number) for number in range(60)]
     for number, text in enumerate(texts):
         (corpus / f"{number:03}.py").write_text(text)
+
+
+@contextmanager
+def bench(
+    folder: Path, *answers: Any, documents: Sequence[str] | None = None, by_content: bool = False
+) -> Iterator[Bench]:
+    """A bench whose planner gives these answers in order; `by_content`: a question asked again has its first answer."""
+    write_corpus(folder, documents)
     with fake_planner.serve(*answers, by_content=by_content) as planner:
         yield Bench(folder, planner)
