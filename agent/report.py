@@ -70,6 +70,7 @@ def _context(view: StudyView) -> dict[str, object]:
         "label": figures.metric_label(view.metric),
         "headline": f"{first}." if more else first,
         "lead": lead,
+        "ended": "" if view.outcome is None or view.reason.rstrip(".") in f"{first}. {lead}" else view.reason,
         "targets": account.targets_words(view),
         "baseline_note": side_words.baseline_note(view),
         "sides_heading": side_words.heading(view) if view.sides else "",

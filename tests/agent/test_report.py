@@ -175,6 +175,16 @@ def test_an_unreached_target_is_not_dressed_up(ws: Workspace, factory: StudyFact
     )
 
 
+def test_why_it_ended_is_told_once(ws: Workspace, factory: StudyFactory):
+    late, blocked = factory.planned(), factory.created("hello")
+    factory.baseline(late)
+    factory.ended(late, "NOT_MET", reason="203 s are left: too little to confirm trial 2.")
+    studies.finish(ws, blocked, "BLOCKED", {"reason": "The goal names nothing to train."})
+    told = [Page(report.write(ws, study).read_text()).shown for study in (late, blocked)]
+    assert "How the study ended: 203 s are left: too little to confirm trial 2." in told[0]
+    assert told[1].count("The goal names nothing to train") == 1
+
+
 def test_an_open_goal_without_a_promotion_says_what_was_nearest_and_why_it_does_not_count(
     ws: Workspace, factory: StudyFactory
 ):

@@ -83,6 +83,7 @@ def test_it_serves_the_studies_to_this_machine_only_and_ctrl_c_leaves_nobody(ws:
 
 
 @pytest.mark.browser
+@pytest.mark.timeout(300)
 def test_the_first_page_tells_in_a_real_browser_what_happened_tonight(ws: Workspace, tmp_path: Path):
     with served(ws) as page:
         dom = chromium.page(page.told["url"], tmp_path, virtual_s=20)
