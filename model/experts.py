@@ -43,6 +43,11 @@ class Group:
         """(R, …) -> (B, N, …), a view."""
         return rows[self.rows].unflatten(0, (self.experts.stop - self.experts.start, -1))
 
+    def gather(self, x_TD: Tensor, segments: "Segments") -> Tensor:
+        """Tokens of the group's rows, (B, N, D)."""
+        rows_ND = x_TD.index_select(0, segments.token_R[self.rows])
+        return rows_ND.unflatten(0, (self.experts.stop - self.experts.start, -1))
+
 
 @dataclass(frozen=True)
 class Segments:
@@ -134,7 +139,7 @@ class SegmentedExperts(torch.autograd.Function):
         for group in segments.groups:
             x_BND, weight_BN = group.split(x_RD), group.split(weight_R)
             hidden_BGN = torch.bmm(gate_up_EGD[group.experts], x_BND.transpose(1, 2))
-            act_BFN = _swiglu(hidden_BGN).mul_(weight_BN[:, None])
+            act_BFN = swiglu(hidden_BGN).mul_(weight_BN[:, None])
             down_BFD = down_EDF[group.experts].transpose(1, 2)
             torch.bmm(act_BFN.transpose(1, 2), down_BFD, out=group.split(out_RD))
             hidden.append(hidden_BGN)
@@ -151,10 +156,10 @@ class SegmentedExperts(torch.autograd.Function):
         dgate_up_EGD, ddown_EDF = torch.zeros_like(gate_up_EGD), torch.zeros_like(down_EDF)
         for group, hidden_BGN in zip(segments.groups, hidden, strict=True):
             x_BND, dout_BND, weight_B1N = group.split(x_RD), group.split(dout_RD), group.split(weight_R)[:, None]
-            act_BFN = _swiglu(hidden_BGN)
+            act_BFN = swiglu(hidden_BGN)
             dact_BFN = torch.bmm(down_EDF[group.experts].transpose(1, 2), dout_BND.transpose(1, 2))
             group.split(dweight_R[:-1]).copy_((act_BFN * dact_BFN).sum(1))
-            dhidden_BGN = _swiglu_backward(dact_BFN.mul_(weight_B1N), hidden_BGN)
+            dhidden_BGN = swiglu_backward(dact_BFN.mul_(weight_B1N), hidden_BGN)
             act_BNF = act_BFN.mul_(weight_B1N).transpose(1, 2)
             torch.bmm(dout_BND.transpose(1, 2), act_BNF, out=ddown_EDF[group.experts])
             torch.bmm(dhidden_BGN, x_BND, out=dgate_up_EGD[group.experts])
@@ -163,12 +168,13 @@ class SegmentedExperts(torch.autograd.Function):
         return segments.collect(dx_RD, ctx.top_k), dweights_TK, dgate_up_EGD, ddown_EDF, None
 
 
-def _swiglu(hidden_BGN: Tensor) -> Tensor:
+def swiglu(hidden_BGN: Tensor) -> Tensor:
+    """silu(gate) * up, (B, F, N)."""
     gate_BFN, up_BFN = hidden_BGN.chunk(2, dim=1)
     return F.silu(gate_BFN).mul_(up_BFN)
 
 
-def _swiglu_backward(dact_BFN: Tensor, hidden_BGN: Tensor) -> Tensor:
+def swiglu_backward(dact_BFN: Tensor, hidden_BGN: Tensor) -> Tensor:
     """Gradient of the hidden units; overwrites `dact_BFN`."""
     gate_BFN, up_BFN = hidden_BGN.chunk(2, dim=1)
     dhidden_BGN = torch.empty_like(hidden_BGN)

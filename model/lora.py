@@ -11,6 +11,8 @@ from torch import nn
 
 from nightsmith.model.catalogue import resolve
 from nightsmith.model.files import ADAPTER_CONFIG, weights_digest
+from nightsmith.model.split_lora import use_split_lora
+from nightsmith.model.split_lora_ranks import spread_adapters
 from nightsmith.record.errors import Damaged
 
 BASE = "base.json"
@@ -48,7 +50,10 @@ def add_adapters(model: nn.Module, *, base: Path, rank: int, alpha: float, seed:
         task_type="CAUSAL_LM",
         base_model_name_or_path=str(base),
     )
-    return get_peft_model(model, config)  # pyright: ignore[reportArgumentType]
+    adapted = get_peft_model(model, config)  # pyright: ignore[reportArgumentType]
+    use_split_lora(adapted)
+    spread_adapters(adapted)
+    return adapted
 
 
 def expert_weights(model: nn.Module) -> list[str]:
@@ -110,4 +115,6 @@ def attach(model: nn.Module, adapter: Path, *, trainable: bool) -> Any:
         adapted = PeftModel.from_pretrained(model, str(adapter), is_trainable=trainable)  # pyright: ignore[reportArgumentType]
     except Exception as error:
         raise Damaged(f"The adapter {adapter} cannot be loaded: {error}. Fine-tune again.") from error
+    use_split_lora(adapted)
+    spread_adapters(adapted)
     return adapted
