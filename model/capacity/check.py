@@ -8,11 +8,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from nightsmith.model.capacity.devices import GIB, Device
+from nightsmith.model.capacity.devices import Device
 from nightsmith.model.capacity.memory import memory_of
 from nightsmith.model.capacity.planning import disk
 from nightsmith.model.capacity.shapes import ModelShape
 from nightsmith.model.capacity.sharding import ParallelPlan
+from nightsmith.model.capacity.units import GIB, size
 from nightsmith.model.capacity.workload import Workload
 from nightsmith.record.digest import Contract
 
@@ -47,9 +48,9 @@ class Refusal(Contract):
     def text(self) -> str:
         """For a reader."""
         where = {"memory": "of memory, and it would have", "disk": "on disk, and there are"}[self.resource]
-        ways = "; ".join(f"{each.change} ({_size(each.needed_bytes)})" for each in self.remedies)
+        ways = "; ".join(f"{each.change} ({size(each.needed_bytes)})" for each in self.remedies)
         mend = f" What would fit: {ways}." if ways else " No change of its batch, length or method would fit."
-        return f"The run takes about {_size(self.needed_bytes)} {where} {_size(self.available_bytes)}.{mend}"
+        return f"The run takes about {size(self.needed_bytes)} {where} {size(self.available_bytes)}.{mend}"
 
 
 def machine(memory_bytes: float, runs_at_once: int = 1) -> Device:
@@ -103,8 +104,8 @@ def refusals(
 def _remedies(shape: ModelShape, work: Workload, plan: ParallelPlan, usable: int) -> Iterator[Remedy]:
     """Smaller batches, then shorter sequences, each halved until it fits; then adapters."""
     ladders = (
-        [(f"a batch of {size}", {"micro_batch": size}) for size in _halves(work.micro_batch, 1)],
-        [(f"sequences of {size:,} tokens", {"seq_len": size}) for size in _halves(work.seq_len, 64)],
+        [(f"a batch of {number}", {"micro_batch": number}) for number in _halves(work.micro_batch, 1)],
+        [(f"sequences of {number:,} tokens", {"seq_len": number}) for number in _halves(work.seq_len, 64)],
     )
     for ladder in ladders:
         for change, settings in ladder:
@@ -124,11 +125,7 @@ def _lighter(work: Workload) -> list[tuple[str, Workload]]:
 
 
 def _halves(largest: int, least: int) -> Iterator[int]:
-    size = largest // 2
-    while size >= least:
-        yield size
-        size //= 2
-
-
-def _size(count: int) -> str:
-    return f"{count / GIB:,.1f} GiB" if count >= GIB / 10 else f"{count / 2**20:,.0f} MiB"
+    number = largest // 2
+    while number >= least:
+        yield number
+        number //= 2

@@ -2,9 +2,8 @@
 
 from pydantic import Field
 
+from nightsmith.model.capacity.units import GIB
 from nightsmith.record.digest import Contract
-
-GIB = 2**30
 
 
 class Device(Contract):

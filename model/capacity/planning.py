@@ -107,6 +107,10 @@ def _serving(shape: ModelShape, seq_len: int, gpus: int, device: Device) -> list
 
 def _notes(shape: ModelShape, gpus: int, work: Workload, plans: list[RankedPlan]) -> list[str]:
     notes: list[str] = []
+    if shape.max_len and work.seq_len > shape.max_len:
+        notes.append(
+            f"Sequences of {work.seq_len:,} tokens are longer than the {shape.max_len:,} that the config names."
+        )
     if gpus > 1 and shape.has_ep and work.method != "qlora" and max(plan.ep for plan in plans) == 1:
         near = sorted({ep for ep in range(1, shape.num_experts + 1) if shape.num_experts % ep == 0})
         below, above = max(ep for ep in near if ep <= gpus), min((ep for ep in near if ep > gpus), default=0)

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from nightsmith.model.capacity.families import FAMILIES, shape_of
 from nightsmith.model.capacity.fields import BadConfig
 from nightsmith.model.capacity.published import PUBLISHED, Published, named, unknown
 from nightsmith.model.capacity.shapes import Layer, ModelShape, Part, Weight
-from nightsmith.model.catalogue import is_built_in, resolve
+from nightsmith.model.catalogue import BUILT_IN, is_built_in, resolve
 from nightsmith.model.files import weight_files
 from nightsmith.model.headers import read_object, tensor_shapes
 from nightsmith.record.errors import NightsmithError
@@ -49,7 +49,9 @@ def subject(name: str, *, cwd: Path) -> Subject:
     """
     known = named(name)
     folder = (cwd / Path(name).expanduser()).absolute()
-    if known is None and (folder.is_dir() or is_built_in(name)):
+    if known is None and is_built_in(name):
+        return replace(_of_folder(resolve(name, cwd=cwd)), name=BUILT_IN, title=BUILT_IN)
+    if known is None and name.strip() and folder.is_dir():
         return _of_folder(resolve(name, cwd=cwd))
     if known is None:
         raise unknown(name, f"{folder} is not a folder, and the catalogue has no such name")

@@ -4,11 +4,12 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from nightsmith.model.capacity.devices import GIB, GPUS, Device
+from nightsmith.model.capacity.devices import GPUS, Device
 from nightsmith.model.capacity.ranking import ranked, smallest
 from nightsmith.model.capacity.report import Alternative, RankedPlan, Verdict
 from nightsmith.model.capacity.shapes import ModelShape
 from nightsmith.model.capacity.sharding import ParallelPlan
+from nightsmith.model.capacity.units import size
 from nightsmith.model.capacity.workload import Method, Workload
 
 MOST_ALTERNATIVE_GPUS = 1024
@@ -41,8 +42,8 @@ def verdict(setup: Setup, plans: Sequence[RankedPlan]) -> Verdict:
         return _fits(setup, best)
     found = tuple(undominated(list(_alternatives(setup))))
     lacking = best.memory.total if best else 0
-    size = f"its best layout takes {lacking / GIB:.1f} GiB of each GPU's {setup.device.usable_bytes / GIB:.1f}"
-    text = f"does not fit: {size if best else 'no layout trains on so many GPUs'}."
+    taken = f"its best layout takes {size(lacking)} of each GPU's {size(setup.device.usable_bytes)}"
+    text = f"does not fit: {taken if best else 'no layout trains on so many GPUs'}."
     if not found:
         text += f" No change up to {MOST_ALTERNATIVE_GPUS} GPUs was found that would make it fit."
     return Verdict(
@@ -53,8 +54,8 @@ def verdict(setup: Setup, plans: Sequence[RankedPlan]) -> Verdict:
 
 def _fits(setup: Setup, best: RankedPlan) -> Verdict:
     text = (
-        f"fits: {best.memory.total / GIB:.1f} GiB of {setup.device.usable_bytes / GIB:.1f} usable on each GPU, "
-        f"{best.headroom_bytes / GIB:.1f} GiB to spare."
+        f"fits: {size(best.memory.total)} of {size(setup.device.usable_bytes)} usable on each GPU, "
+        f"{size(best.headroom_bytes)} to spare."
     )
     return Verdict(
         fits=True, text=text, plan=_bare(best), needed_bytes=best.memory.total, usable_bytes=setup.device.usable_bytes,
@@ -85,8 +86,10 @@ def _alternatives(setup: Setup) -> Iterator[Alternative]:
     for gpu in (setup.device, *larger):
         for work in works:
             yield from _more(setup, work, gpu)
-    for method in _lighter(setup.work.method):
-        yield from _try(setup, setup.work.model_copy(update={"method": method}), setup.gpus, setup.device)
+    lighter = [setup.work.model_copy(update={"method": method}) for method in _lighter(setup.work.method)]
+    for work in lighter:
+        yield from _try(setup, work, setup.gpus, setup.device)
+    yield from _shorter(setup, lighter)
 
 
 def _lighter(method: Method) -> tuple[Method, ...]:
@@ -135,11 +138,13 @@ def _fit(setup: Setup, work: Workload, gpus: int, device: Device) -> ParallelPla
 
 
 def undominated(found: Sequence[Alternative]) -> list[Alternative]:
-    """Without those that another one beats: the same way to train on no more GPUs that are no larger."""
+    """Without those that another one beats: sequences as long, on no more GPUs that are no larger."""
 
     def beats(one: Alternative, other: Alternative) -> bool:
         is_no_more = one.gpus <= other.gpus and one.usable_bytes <= other.usable_bytes
-        return one.workload == other.workload and is_no_more and one.command != other.command
+        is_as_long = one.workload.seq_len >= other.workload.seq_len
+        is_alike = one.workload == other.workload.model_copy(update={"seq_len": one.workload.seq_len})
+        return is_alike and is_no_more and is_as_long and one.command != other.command
 
     kept = {each.command: each for each in found if not any(beats(one, each) for one in found)}
     return list(kept.values())

@@ -7,8 +7,9 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from nightsmith.agent.capacity_view import number, size
+from nightsmith.agent.capacity_view import number
 from nightsmith.agent.cli import app
+from nightsmith.model.capacity.units import size
 from nightsmith.record.errors import NightsmithError
 
 RUN_AND_TELL_MODULES = """

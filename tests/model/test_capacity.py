@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nightsmith.model.capacity.devices import GIB, GPUS
+from nightsmith.model.capacity.devices import GPUS
 from nightsmith.model.capacity.families import shape_of
 from nightsmith.model.capacity.fields import BadConfig
 from nightsmith.model.capacity.memory import memory_of, trained_params
@@ -18,6 +18,7 @@ from nightsmith.model.capacity.report import CapacityReport
 from nightsmith.model.capacity.shapes import ModelShape
 from nightsmith.model.capacity.sharding import ParallelPlan, params_on, plans
 from nightsmith.model.capacity.subject import Subject, subject
+from nightsmith.model.capacity.units import GIB
 from nightsmith.model.capacity.workload import Workload
 from nightsmith.record.errors import NightsmithError
 
@@ -120,6 +121,12 @@ def test_a_sequence_that_is_too_long_is_answered_with_a_shorter_one():
     assert any(each.workload.seq_len == 32_768 and each.gpus == 8 for each in found.alternatives)
 
 
+def test_a_sequence_that_no_full_training_fits_is_answered_with_adapters_on_a_shorter_one():
+    found = report(seq_len=100_000_000)
+    assert {(each.workload.method, each.gpus) for each in found.verdict.alternatives} >= {("lora", 8), ("qlora", 8)}
+    assert any("longer than the 1,048,576" in note for note in found.notes)
+
+
 def test_adapters_of_small4_have_the_size_of_their_rank():
     per_rank = {
         experts: trained_params(shape("small4"), Workload(method="lora", lora_rank=1, lora_experts=experts))
@@ -199,6 +206,11 @@ def test_gpus_that_divide_nothing_are_told_which_would():
     found = report(gpus=7, method="lora")
     assert {(plan.fsdp, plan.ep, plan.tp) for plan in found.plans if plan.pp == 1} == {(7, 1, 1)}
     assert any("7 GPUs share no divisor with the 128 experts" in note and "4 or 8" in note for note in found.notes)
+
+
+def test_an_empty_name_is_no_model(tmp_path):
+    with pytest.raises(UnknownModel):
+        subject(" ", cwd=tmp_path)
 
 
 @pytest.mark.parametrize(

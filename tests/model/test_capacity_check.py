@@ -3,12 +3,13 @@
 import pytest
 
 from nightsmith.model.capacity.check import machine, refusals
-from nightsmith.model.capacity.devices import GIB, GPUS
+from nightsmith.model.capacity.devices import GPUS
 from nightsmith.model.capacity.families import shape_of
 from nightsmith.model.capacity.memory import memory_of
 from nightsmith.model.capacity.published import PUBLISHED
 from nightsmith.model.capacity.shapes import ModelShape
 from nightsmith.model.capacity.sharding import ParallelPlan
+from nightsmith.model.capacity.units import GIB
 from nightsmith.model.capacity.workload import Workload
 
 HERE = Workload(precision="fp32", recompute=False, logits_chunk=None, micro_batch=8, seq_len=256)
