@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +56,8 @@ def export_model(
     to = to.expanduser().absolute()
     _require_free(to, force=force)
     source = _source(what, trial, workspace)
+    descent = ancestors(source.checkpoint)
+    _require_apart(to, [source.checkpoint, *(Path(ancestor.path) for ancestor in descent)])
     with staged(to) as folder:
         request = ExportRequest(
             checkpoint=str(source.checkpoint),
@@ -65,7 +67,7 @@ def export_model(
             name=to.name,
         )
         written = export(request)
-        subject = Subject(to.name, known_form, written, ancestors=ancestors(source.checkpoint), **vars(source))
+        subject = Subject(to.name, known_form, written, ancestors=descent, **vars(source))
         (folder / CARD).write_text(card(subject), encoding="utf-8")
     _tell(to, written, known_form, as_json=as_json)
     return 0
@@ -150,6 +152,14 @@ def _require_free(to: Path, *, force: bool) -> None:
         raise ExportFailed(
             f"{to} holds something else than a model, so --force does not replace it. Empty it yourself."
         )
+
+
+def _require_apart(to: Path, sources: Sequence[Path]) -> None:
+    """Refuse to write over what is exported, or over a model that it is made of."""
+    place = to.resolve()
+    for source in (path.resolve() for path in sources if path.is_absolute()):
+        if place == source or place in source.parents or source in place.parents:
+            raise ExportFailed(f"{to} and {source}, which is exported, lie in one another. Give --to another place.")
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from nightsmith.model import gguf_model
 from nightsmith.model.export import PRECISIONS, Exported, ExportFailed, ExportRequest, Precision
@@ -41,7 +42,10 @@ def export(request: ExportRequest) -> Exported:
     model = load(checkpoint, dtype=torch.float32 if request.form == "gguf" else getattr(torch, precision))
     num_parameters = sum(weight.numel() for weight in model.parameters())
     _require_space(folder, num_parameters * BYTES[precision])
-    FORMS[request.form](model, tokenizer, folder, precision, request.name)
+    try:
+        FORMS[request.form](model, tokenizer, folder, precision, request.name)
+    except (OSError, SafetensorError) as error:
+        raise ExportFailed(f"writing stopped: {error}. Is the disk full?") from error
     files = {path.name: file_digest(path) for path in sorted(folder.iterdir())}
     return Exported(
         model_type=model.config.model_type,
@@ -83,8 +87,8 @@ def _require_space(folder: Path, needed: float) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise ExportFailed(
-            f"the model takes {needed / 2**30:.2f} GiB, and {folder.parent} has {free / 2**30:.2f} GiB free. Make "
-            "room, or choose another place or precision."
+            f"the model takes {needed / 2**30:.2f} GiB, and where it is to be written {free / 2**30:.2f} GiB are free. "
+            "Make room, or choose another place or precision."
         )
 
 

@@ -125,6 +125,9 @@ def test_only_a_models_folder_is_replaced_and_only_when_asked(ws, nano, tmp_path
     with pytest.raises(ExportFailed, match="is no folder"):
         put(ws, str(nano), full / "notes.txt", force=True)
     assert (full / "notes.txt").read_text() == "mine"
+    for place in (nano, nano / "inside"):
+        with pytest.raises(ExportFailed, match="lie in one another"):
+            put(ws, str(nano), place, force=True)
 
 
 def test_what_was_there_stays_when_the_disk_is_full_and_goes_when_all_is_written(tmp_path):
