@@ -38,4 +38,4 @@ def _collapsed(text: str) -> str:
 
 
 def _words(text: str) -> list[str]:
-    return _ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split()
+    return _ARTICLES.sub(" ", unicodedata.normalize("NFC", text).lower().translate(_PUNCTUATION)).split()

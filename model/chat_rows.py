@@ -137,6 +137,8 @@ class ChatFormat:
         """The token that ends an answer."""
         self._lead_id = next(iter(reversed(_special_ids(tokenizer, lead))), None)
         self._controls = _control_pattern(tokenizer)
+        self._lead_text = lead if self._lead_id is None else ""
+        """What a template without a generation prompt writes before an answer: it belongs to the question."""
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
@@ -241,8 +243,9 @@ class ChatFormat:
         turn = dialogue.messages[i]
         _require_calls(turn, whole.removeprefix(prompt))
         content = turn["content"]
-        if not whole.startswith(prompt):  # the template writes answers otherwise than it asks for them
+        if not whole[len(prompt) :].strip() or not whole.startswith(prompt):  # answers are written otherwise, or not
             return prompt, Segment(content, is_answer=True, ends=True), content
+        prompt += self._lead_text if whole.startswith(prompt + self._lead_text) else ""
         rest = whole[len(prompt) :]
         stop = self._tokenizer.convert_ids_to_tokens(self.stop_id)
         end = rest.rfind(stop)

@@ -130,6 +130,8 @@ def _load_other(checkpoint: Path, config: dict[str, Any], dtype: torch.dtype) ->
     if not missing:  # a head for another task or an image tower may be left over, but no layer
         unknown = [name for name in unknown if _layer(name) >= model.config.num_hidden_layers]
     _require_fit(checkpoint, missing, [name for name, *_ in report["mismatched_keys"]], unknown)
+    if getattr(text := model.config.get_text_config(), "output_router_logits", False):
+        text.output_router_logits = False  # with it a mixture of experts fails on padded batches that are generated
     return model
 
 

@@ -33,6 +33,8 @@ from nightsmith.trainer.spec import RunStatus, SftSpec
 
 MODEL, STEPS, WHOLE = "model", "trainer", "whole.json"
 """Folders of the final model and of TRL's checkpoints; the file that is written last into either."""
+OWN_CONFIG = ("use_cache", "router_aux_loss_coef")
+"""Settings of a model that TRL overwrites."""
 EVENT_EVERY_S = 1.0
 SCHEDULERS = {"constant": "constant_with_warmup", "cosine": "cosine", "linear": "linear"}
 """Our schedules by their names in transformers."""
@@ -79,21 +81,18 @@ def _train(attempt: Attempt, spec: SftSpec, final: Path) -> None:
     rows = training_rows(spec, tokenizer)
     attempt.facts.metrics.update(rows.metrics())
     attempt.phase("build")
-    model = load(base)
+    found = _newest(attempt.run_dir)
+    # transformers resumes by names in memory, and experts that are saved one by one have others: load them here.
+    model = load(found if found and spec.adaptation == "full" else base)
     if spec.adaptation == "lora":
         model = add_adapters(model, base=base, rank=spec.lora_rank, alpha=spec.lora_alpha, seed=spec.seed)
     elif not spec.train_router:
         freeze_routers(model)
     adapted = describe(model)
     attempt.journal.write("model", trained=adapted.num_trained, parameters=adapted.num_all, modules=adapted.modules)
-    found = _newest(attempt.run_dir)
     progress = _progress(found) if found else Progress(initial_digest=_initial_digest(model, spec))
     watch = Watch(attempt, spec, progress)
-    trainer = SFTTrainer(
-        model=model, args=_arguments(spec, attempt.run_dir, device.type), train_dataset=_dataset(rows),
-        processing_class=tokenizer, callbacks=[watch],
-    )  # fmt: skip
-    trainer.remove_callback(PrinterCallback)
+    trainer = _trainer(model, tokenizer, rows, _arguments(spec, attempt.run_dir, device.type), watch)
     attach_balancing(trainer)
     attempt.phase("train")
     watch.begin()
@@ -186,6 +185,7 @@ def _arguments(spec: SftSpec, run_dir: Path, device: str) -> SFTConfig:
         gradient_checkpointing=False,
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,
+        router_aux_loss_coef=0.0,  # TRL would add the architecture's balance term (GPT-OSS: 0.9) to the loss
         logging_steps=1,
         logging_nan_inf_filter=False,
         include_num_input_tokens_seen="non_padding",
@@ -195,6 +195,19 @@ def _arguments(spec: SftSpec, run_dir: Path, device: str) -> SFTConfig:
         disable_tqdm=True,
         dataloader_pin_memory=False,
     )
+
+
+def _trainer(model: Any, tokenizer: Any, rows: TrainingRows, args: SFTConfig, watch: Watch) -> SFTTrainer:
+    """TRL's trainer. What it writes into the model's config, which is saved with the weights, is undone."""
+    config = model.config.get_text_config()
+    kept = {name: getattr(config, name) for name in OWN_CONFIG if hasattr(config, name)}
+    trainer = SFTTrainer(
+        model=model, args=args, train_dataset=_dataset(rows), processing_class=tokenizer, callbacks=[watch]
+    )
+    trainer.remove_callback(PrinterCallback)
+    for name, value in kept.items():
+        setattr(config, name, value)
+    return trainer
 
 
 def _dataset(rows: TrainingRows) -> Dataset:

@@ -70,8 +70,8 @@ def _chat(spec: SftSpec, tokenizer: Any) -> TrainingRows:
 
 
 def audit(rows: Sequence[tuple[str, TokenRow]], stop_ids: Sequence[int]) -> None:
-    """Refuse rows without a trained token, and rows in which an answer's end is not trained."""
-    empty = [name for name, row in rows if not any(row.trained)]
+    """Refuse rows in which nothing but a stop token is trained, and rows in which an answer's end is not trained."""
+    empty = [name for name, row in rows if not _says_something(row, stop_ids)]
     if empty:
         raise NightsmithError(f"{_named(empty)} no token to train on: the answer is empty. Leave such rows out.")
     endless = [name for name, row in rows if not _ends(row, stop_ids)]
@@ -80,6 +80,10 @@ def audit(rows: Sequence[tuple[str, TokenRow]], stop_ids: Sequence[int]) -> None
             f"{_named(endless)} an answer whose end is not trained, so the model would learn not to stop. The model's "
             "chat template must end an assistant turn with a token such as EOS."
         )
+
+
+def _says_something(row: TokenRow, stop_ids: Sequence[int]) -> bool:
+    return any(trained and token not in stop_ids for token, trained in zip(row.ids, row.trained, strict=True))
 
 
 def _ends(row: TokenRow, stop_ids: Sequence[int]) -> bool:

@@ -1,13 +1,13 @@
 """A whole study that fine-tunes a model of one's own: a tiny Llama in a folder, two tables with odd column names."""
 
 import csv
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import fake_planner
+from tiny_models import write_model
 from tiny_study import Bench
 
 from nightsmith.agent import literals
@@ -34,30 +34,6 @@ def reading(goal: str = GOAL, *, steps: int = 30, rate: float = 0.01, target: fl
         "want": [{"m": "exact_match", "op": ">=", "v": found[target]}],
         "max": {"trials": found[float(trials)]},
     }
-
-
-def write_model(folder: Path) -> Path:
-    """A Llama of some 60,000 random weights with a byte-level tokenizer, as a checkpoint folder."""
-    import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(0)
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: index for index, token in enumerate(["<s>", "</s>", *alphabet])}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(["<s>", "</s>"])
-    config = LlamaConfig(
-        vocab_size=len(vocabulary), hidden_size=48, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=256, bos_token_id=0, eos_token_id=1, tie_word_embeddings=True,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    named = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(named))
-    return folder
 
 
 def write_table(path: Path, columns: tuple[str, str], *, rows: int = 120) -> None:

@@ -1,7 +1,8 @@
 """Real worker processes without the seconds that importing torch costs: a process that has imported it and forks.
 
-`python zygote.py` reads one JSON request a line and answers each with one line: {"argv": [...], "file_limit": bytes or
-null} starts a worker in a session of its own and gives its pid; {"wait": pid} gives its exit status (negative: signal).
+`python zygote.py KIND…` preloads what these kinds of job need, then reads one JSON request a line and answers each with
+one line: {"argv": [...], "file_limit": bytes or null} starts a worker in a session of its own and gives its pid;
+{"wait": pid} gives its exit status (negative: signal).
 """
 
 import json
@@ -9,6 +10,7 @@ import os
 import resource
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,14 @@ from typing import Any
 class Zygote:
     """The client's side."""
 
-    def __init__(self) -> None:
+    def __init__(self, *kinds: str) -> None:
+        """`kinds` of job whose modules are imported before the first fork."""
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+            [sys.executable, __file__, *(kinds or ("pretrain",))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
         )
         self._ask({"wait": 0})
 
@@ -48,9 +54,11 @@ class Zygote:
 
 
 def _serve() -> None:
-    from nightsmith.trainer import evaluate, pretrain, worker
+    from nightsmith.trainer import evaluate, worker
 
-    del evaluate, pretrain
+    del evaluate
+    for kind in sys.argv[1:]:
+        import_module(worker.RUNNERS[kind])
     for line in sys.stdin:
         request = json.loads(line)
         if "wait" in request:
