@@ -155,6 +155,15 @@ def _texts(source: Source, seen: Inspection, problem: str = "") -> DataLook:
     )  # fmt: skip
 
 
+def long_rows(look: Look, refs: Sequence[str], most_bytes: int | None) -> list[str]:
+    """Says of rows that are too long for the model that they are left out."""
+    longest = max((look.of(ref).longest_bytes for ref in refs if not look.of(ref).is_text), default=0)
+    if most_bytes is None or longest <= most_bytes:
+        return []
+    context = look.model.size.max_len
+    return [f"Rows of more than {most_bytes} bytes are left out: {look.model.name} reads {context} tokens at once."]
+
+
 def column_notes(look: Look, refs: Sequence[str]) -> list[str]:
     """Which columns were chosen, for the plan: one sentence a table."""
     chosen = [(ref, look.of(ref)) for ref in dict.fromkeys(refs)]

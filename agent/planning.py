@@ -7,10 +7,10 @@ becomes an assumption, in words, in the plan. How a method is planned: `planning
 from collections.abc import Sequence
 from typing import Any
 
-from nightsmith.agent import planning_pretrain, planning_sft, sft_costs
+from nightsmith.agent import figures, planning_pretrain, planning_sft, sft_costs
 from nightsmith.agent.fitting import Blocked, Fitted, Machine, seeds_per_side
 from nightsmith.agent.goal import GoalSpec
-from nightsmith.agent.looking import Look, begins_at_random, blind, column_notes
+from nightsmith.agent.looking import Look, begins_at_random, blind, column_notes, long_rows
 from nightsmith.agent.materials import DATASET, SEALED_PER_DEV, dataset_name
 from nightsmith.agent.plan import StudyPlan
 from nightsmith.agent.planning_sft import Stage
@@ -66,7 +66,9 @@ def _staged(spec: GoalSpec, machine: Machine, look: Look) -> StudyPlan:
     if last.rows == "chat":
         suite |= {"kind": "chat", "answers": True}
     calls = _calls(spec, stages, suite, look)
-    notes = [*_model_notes(spec, look), *column_notes(look, [d.ref for d in spec.data]), *said, *told]
+    refs = [data.ref for data in spec.data]
+    notes = [*_model_notes(spec, look), *column_notes(look, refs)]
+    notes += [*long_rows(look, refs, planning_sft.most_bytes(look) if last.rows == "chat" else None), *said, *told]
     plan = _drawn(spec, machine, fitted, calls, planning_sft.tunables(spec, last.recipe), last.recipe, notes)
     return plan.model_copy(update={"model": look.model.ref if reference else None})
 
@@ -148,6 +150,8 @@ def _build(spec: GoalSpec, rows: str, refs: Sequence[str], look: Look | None, mo
         known = {ref: look.of(ref).columns for ref in sources} if look else {}
         columns = {ref: columns for ref, columns in known.items() if columns}
         args |= {"rows": "chat", "columns": columns}
+        if (most := planning_sft.most_bytes(look)) is not None:
+            args["max_bytes"] = most
     return with_requests(BuildDataset(**args), spec.pipeline, avoid=spec.avoid)
 
 
@@ -189,6 +193,8 @@ def _check_targets(spec: GoalSpec) -> None:
         if target.metric not in measured:
             what = "a fine-tuned" if spec.methods[-1] == "sft" else "a pre-trained"
             raise Blocked(f"{target.metric} cannot be measured on {what} model; use {', '.join(measured)}.")
+        if target.metric in figures.SHARES and not target.relative_to and not 0 <= (target.value or 0) <= 1:
+            raise Blocked(f"{target.metric} lies between 0 and 100 %; {target.value:.0%} cannot be its target.")
         if target.relative_to not in (None, "baseline"):
             raise Blocked(f"A target relative to {target.relative_to!r} is not possible here; use the baseline.")
         if target.task or target.stage not in (None, len(spec.methods) - 1) or target.data not in known:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from nightsmith.agent import figures, planning_pretrain
 from nightsmith.agent.fitting import Blocked
 from nightsmith.agent.goal import GoalSpec
-from nightsmith.agent.looking import Look, begins_at_random
+from nightsmith.agent.looking import TEMPLATE_TOKENS, Look, begins_at_random
 from nightsmith.agent.plan import Tunable
 from nightsmith.tools import finetuning, registry
 from nightsmith.tools.arguments import did_you_mean
@@ -22,6 +22,8 @@ EPOCHS, EPOCHS_OF_GENERATED = 3, 1
 """Passes over the rows; a generator's rows are all different already."""
 ROWS_FOR_ONE_EPOCH = 20_000
 """From so many rows on one pass is planned."""
+SHARE_FOR_ANSWER, LEAST_BYTES_PER_TOKEN = 0.25, 2.0
+"""Of a model's context, kept for generated answers; and bytes of a token at least, in most languages."""
 LEAST_LEN, LONGEST_LEN, TEXT_LEN = 128, 2048, 256
 """Longest row in tokens: of conversations by their longest, of texts, which are cut."""
 
@@ -182,6 +184,15 @@ def _max_len(look: Look, refs: Sequence[str], rows: str) -> int:
         return min(most, TEXT_LEN)
     needed = 1.5 * max(look.tokens(look.of(ref).longest_bytes) for ref in refs)
     return max(LEAST_LEN, min(most, 64 * math.ceil(needed / 64)))
+
+
+def most_bytes(look: Look | None) -> int | None:
+    """Longest conversation in bytes that surely fits into the model's context with an answer; None: not known."""
+    if look is None or (longest := look.model.size.max_len) is None:
+        return None
+    size = look.model.size
+    room = longest * (1 - SHARE_FOR_ANSWER) - TEMPLATE_TOKENS * size.has_chat_template
+    return max(1, int(room * (1 if size.is_byte_level else LEAST_BYTES_PER_TOKEN)))
 
 
 def setting_name(name: str) -> str:

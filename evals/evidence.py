@@ -52,7 +52,7 @@ def _changed(evidence: Evidence) -> str:
 def _missing(evidence: Evidence, metric: MetricName) -> str:
     evaluation = evidence.evaluation
     if evidence.status != "FINISHED":
-        return f"it ended {evidence.status}, and only a finished job is evidence."
+        return f"only a finished job is evidence; it ended {evidence.status.rstrip('.')}."
     if evaluation is None or evidence.items_found is None or evidence.data_found is None:
         return "its evaluation, the item scores or the evaluation data are absent."
     if evidence.checkpoint_digest is None or evidence.checkpoint_digest != evidence.checkpoint_found:

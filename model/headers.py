@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
-from nightsmith.record.errors import NightsmithError
+from nightsmith.record.errors import Damaged, NightsmithError
 
 HEADER_BYTES = 100 * 2**20
 """No header of a safetensors file is longer."""
@@ -21,13 +21,28 @@ def read_object(path: Path) -> dict[str, Any]:
     return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 
+def require_whole(path: Path) -> None:
+    """Raises Damaged where a safetensors file is shorter or longer than its header says."""
+    tensors, length = _header(path)
+    wanted = 8 + length + max((each["data_offsets"][1] for each in tensors.values()), default=0)
+    if (found := path.stat().st_size) != wanted:
+        raise Damaged(f"{path} has {found} bytes; its header describes {wanted}. Copy the model again.")
+
+
 def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Shapes by name in a safetensors file, by its header: eight bytes of length, then JSON. Raises NightsmithError."""
+    return {name: tuple(each["shape"]) for name, each in _header(path)[0].items()}
+
+
+def _header(path: Path) -> tuple[dict[str, dict[str, Any]], int]:
+    """Shape and place of each tensor by its name, and the header's length in bytes. Raises NightsmithError."""
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             header: Any = json.loads(file.read(length)) if length < HEADER_BYTES else None
-        tensors = cast("dict[str, dict[str, Any]]", header)
-        return {name: tuple(each["shape"]) for name, each in tensors.items() if name != "__metadata__"}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        tensors = {name: each for name, each in header.items() if name != "__metadata__"}
+        if all({"shape", "data_offsets"} <= each.keys() for each in tensors.values()):
+            return tensors, length
+        raise ValueError("a tensor without shape or place")
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise NightsmithError(f"{path} is no safetensors file ({error}). Restore the model's folder.") from error

@@ -16,22 +16,12 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.models.mistral4.configuration_mistral4 import Mistral4Config
 
 from nightsmith.model.bytes_tokenizer import bytes_tokenizer
-from nightsmith.model.files import ADAPTER_CONFIG, WEIGHTS, weight_files
+from nightsmith.model.files import ADAPTER_CONFIG, WEIGHTS, NoTokenizer, has_tokenizer, weight_files
 from nightsmith.model.presets import BYTE_VOCABULARY
 from nightsmith.model.small4 import Small4Config, Small4ForCausalLM
 from nightsmith.model.small4_tokenizer import VOCABULARY, small4_tokenizer
 from nightsmith.record.errors import Damaged, NightsmithError
 
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "vocab.json",
-    "vocab.txt",
-    "spiece.model",
-    "tekken.json",
-)
-"""One of them is there where a folder has a tokenizer."""
 _BROUGHT_ALONG = {BYTE_VOCABULARY: bytes_tokenizer, VOCABULARY: small4_tokenizer}
 """Tokenizers of Small 4 style models by vocabulary size."""
 _TEXT_PART = {r"^language_model\.": "", r"^model\.language_model\.": "model."}
@@ -86,16 +76,13 @@ def load_tokenizer(checkpoint: Path) -> Any:
         NightsmithError: there is none, or it cannot be read.
     """
     config = read_config(_whole_model(checkpoint))
-    folder = checkpoint if _has_tokenizer(checkpoint) else _whole_model(checkpoint)
-    if _has_tokenizer(folder):
+    folder = checkpoint if has_tokenizer(checkpoint) else _whole_model(checkpoint)
+    if has_tokenizer(folder):
         tokenizer = _read_tokenizer(folder)
     elif config["model_type"] == Small4Config.model_type and config.get("vocab_size") in _BROUGHT_ALONG:
         tokenizer = _BROUGHT_ALONG[config["vocab_size"]]()
     else:
-        raise NightsmithError(
-            f"{checkpoint} has no tokenizer: none of {', '.join(TOKENIZER_FILES)} is there. Save it with the model "
-            "(`tokenizer.save_pretrained(folder)`)."
-        )
+        raise NoTokenizer(checkpoint)
     _mend_special_tokens(tokenizer, config)
     return tokenizer
 
@@ -203,10 +190,6 @@ def _whole_model(checkpoint: Path) -> Path:
     from nightsmith.model.lora import base_of
 
     return _whole_model(base_of(checkpoint))
-
-
-def _has_tokenizer(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in TOKENIZER_FILES)
 
 
 def _read_tokenizer(folder: Path) -> Any:

@@ -4,8 +4,11 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from nightsmith.model.files import weight_files
-from nightsmith.model.headers import read_object, tensor_shapes
+from nightsmith.model.files import NoTokenizer, has_tokenizer, weight_files
+from nightsmith.model.headers import read_object, require_whole, tensor_shapes
+
+SMALL4 = "small4"
+"""Model type that needs no tokenizer of its own."""
 
 BYTE_LEVEL_VOCABULARY = 1024
 """Tokenizers with fewer tokens than this write little more than a byte with each."""
@@ -33,9 +36,18 @@ class ModelSize:
 
 
 def model_size(folder: Path) -> ModelSize:
-    """The size of a model, of an adapter's base where the folder is an adapter. Raises NightsmithError."""
+    """The size of a model, of an adapter's base where the folder is an adapter.
+
+    Raises NightsmithError, also where the folder could not be used: no tokenizer, a file that is damaged or cut off.
+    """
     base = _base(folder)
     config = read_object(base / "config.json")
+    if config.get("model_type") != SMALL4 and not has_tokenizer(folder) and not has_tokenizer(base):
+        raise NoTokenizer(base)
+    for place in dict.fromkeys((folder, base)):
+        read_object(place / "tokenizer.json")
+        for file in weight_files(place):
+            require_whole(file)
     vocabulary, longest = config.get("vocab_size"), config.get("max_position_embeddings")
     return ModelSize(
         num_params=sum(math.prod(shape) for file in weight_files(base) for shape in tensor_shapes(file).values()),

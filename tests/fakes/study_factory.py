@@ -314,5 +314,5 @@ def verdict(idea: Idea, value: float) -> Verdict:
 
 def unverified(idea: Idea) -> Verdict:
     """A trial without evidence."""
-    told = f"it ended {idea.status}, and only a finished job is evidence."
+    told = f"only a finished job is evidence; it ended {idea.status}."
     return Verdict(decision=Decision.UNVERIFIED, rule="evidence", metric="bits_per_byte", reason=told)

@@ -83,7 +83,7 @@ def test_no_bytes_make_the_reader_crash(content: bytes, tmp_path_factory: pytest
         rows = csv_rows(tmp_path_factory.mktemp("any"), content)
     except ToolError as error:
         said = str(error)
-    assert "rows.csv, line " in said
+    assert "rows.csv, line " in said or "holds binary data" in said
     assert all(name or isinstance(value, list) for record in rows for name, value in record.items())
 
 

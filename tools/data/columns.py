@@ -70,6 +70,8 @@ def propose(source: Source, sample: Sequence[Record]) -> ColumnProposal:
             f"{source.id} is text without columns, and pairs of prompt and answer are needed. Give a CSV, JSONL or "
             "parquet file with two columns, or train on plain texts (rows='text')."
         )
+    if not sample:
+        raise ToolError(f"{source.id} has no rows below its header. Give a table with a row for each example.")
     names = dict.fromkeys(name for record in sample for name in record if name != OVERFLOW)
     found = [_column(name, sample) for name in names]
     return _dialogue(found) or _pair(source, found)

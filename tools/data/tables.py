@@ -10,7 +10,7 @@ from typing import Any, TextIO, cast
 
 from nightsmith.tools.base import ToolError
 from nightsmith.tools.data.conversations import OVERFLOW
-from nightsmith.tools.data.sources import MAX_TEXT_FILE_BYTES
+from nightsmith.tools.data.sources import MAX_TEXT_FILE_BYTES, SNIFF_BYTES
 
 Record = dict[str, Any]
 
@@ -105,9 +105,17 @@ def read_csv(path: Path) -> Iterator[tuple[int, Record]]:
 
 
 def _encoding(path: Path) -> str:
-    """UTF-8, or UTF-16 where its byte order mark says so: spreadsheets export "Unicode text" like that."""
+    """UTF-8, or UTF-16 where its byte order mark says so: spreadsheets export "Unicode text" like that.
+
+    Raises ToolError for a binary file.
+    """
     with path.open("rb") as file:
-        return "utf-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+        head = file.read(SNIFF_BYTES)
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "utf-16"
+    if b"\0" in head:
+        raise ToolError(f"{path} is no CSV: it holds binary data. Export the table as CSV (UTF-8), JSONL or parquet.")
+    return "utf-8-sig"
 
 
 def _csv_records(path: Path, file: TextIO, delimiter: str) -> Iterator[Record]:
