@@ -94,6 +94,8 @@ OTHER_WORK_UNITS = (
 )  # fmt: skip
 WORK_UNITS = (*TRIAL_UNITS, *OTHER_WORK_UNITS)
 """What counts work or size, and is therefore no measure of a model."""
+AMOUNT = Pick(("number",), never=tuple(unit for unit in WORK_UNITS if unit not in ("row", "rows")))
+"""How much data a step takes: rows, a share."""
 TEXT = Pick(("text",))
 VALUE = Pick(("number", "duration"), units=("share", "tokens", "token", "x"), never=WORK_UNITS, asks="targets")
 """The value of a target."""
@@ -122,7 +124,7 @@ DATA_REF = Record(
 STEP = Record(
     (
         Field("do", "step", Choice(PIPELINE_STEPS), required=True),
-        Field("n", "amount", NUMBER),
+        Field("n", "amount", AMOUNT),
         Field("u", "unit", Choice(("share", "rows"))),
         Field("by", "by", TEXT),
     )

@@ -6,7 +6,7 @@ import pytest
 
 from nightsmith.agent import grounds, literals, questions, wire
 from nightsmith.agent.goal import GoalSpec
-from nightsmith.agent.wire_error import Missing
+from nightsmith.agent.wire_error import Missing, WireError
 
 WORK = {"do": "train", "how": ["sft"]}
 
@@ -91,3 +91,16 @@ def test_an_answer_joins_the_goal_under_the_name_of_what_was_asked_and_without_t
         questions.with_answers("A goal.", questions.named(asked, ["one answer for both"]))
         == "A goal.\none answer for both"
     )
+
+
+def test_training_steps_are_no_amount_of_data():
+    goal = "Pre-train on ./notes with 40 steps until the loss is below 2"
+    found = {candidate.value: candidate.id for candidate in literals.find(goal)}
+    body = {
+        "s": "ready",
+        "do": "train",
+        "data": [{"r": found["./notes"]}],
+        "steps": [{"do": "split", "n": found[40.0]}],
+    }
+    with pytest.raises(WireError, match="counts steps"):
+        wire.expand(body, goal, literals.find(goal))
