@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from nightsmith.agent import figures, lexicon
 from nightsmith.agent.goal import GoalSpec
 from nightsmith.agent.literals import Candidate
-from nightsmith.agent.wire_error import Missing
+from nightsmith.agent.wire_error import Missing, WireError
 from nightsmith.agent.wire_fields import VALUE
 from nightsmith.evals.types import Target
 
@@ -30,14 +30,20 @@ _NOUNS: Mapping[str, tuple[str, ...]] = {
 
 
 def check(spec: GoalSpec, picked: Picked) -> None:
-    """Refuse a spec with a target that the text cannot bear. Raises Missing, which asks for the target."""
+    """Refuse what the text cannot bear: data steps without a word for them, and (Missing, which asks for one) a target.
+
+    A number in two places is refused without a question: either may be the wrong one.
+    """
+    if spec.pipeline and not has(lexicon.DATA_STEPS, spec.goal):
+        raise WireError("steps: the text asks for nothing to be done to the data. Leave them out.")
     for pointer, target in _targets(spec):
         if target.op in ("max", "min"):
             problem = "" if spec.intent != "train" or has(lexicon.BECOMES_BETTER, spec.goal) else NOT_OPEN
         else:
-            problem = _problem(target, picked.get(f"{pointer}/value"), picked, spec.goal)
+            problem = _problem(target, picked.get(f"{pointer}/value"), spec.goal)
         if problem:
             raise Missing(f"want: {target.metric} {target.op}: {problem} If no target is named, ask.", asks="targets")
+        _refuse_other_use(pointer, picked)
 
 
 def can_aim(goal: str, candidates: tuple[Candidate, ...]) -> bool:
@@ -47,17 +53,20 @@ def can_aim(goal: str, candidates: tuple[Candidate, ...]) -> bool:
     return has(lexicon.MEASURES, goal) and any(VALUE.takes(each) for each in candidates)
 
 
+def unspoken(goal: str) -> tuple[str, ...]:
+    """Keys of the wire form that the text has no words for."""
+    return () if has(lexicon.DATA_STEPS, goal) else ("steps",)
+
+
 def _targets(spec: GoalSpec) -> Iterator[tuple[str, Target]]:
     for name, targets in (("targets", spec.targets), ("guardrails", spec.guardrails)):
         yield from ((f"/{name}/{index}", target) for index, target in enumerate(targets))
 
 
-def _problem(target: Target, value: Candidate | None, picked: Picked, text: str) -> str:
+def _problem(target: Target, value: Candidate | None, text: str) -> str:
     """Why the text cannot mean this target; empty where it can."""
     if value is None:  # said as a missing value
         return ""
-    if use := _other_use(value, picked):
-        return f"{value.line!r} is the value of {use} already."
     if not is_value_of(target.metric, value):
         return f"{value.line!r} is {value.unit or value.kind}, which is no value of {target.metric}."
     if target.metric in figures.SHARES and target.relation == "difference" and abs(float(value.value)) > 1:
@@ -65,10 +74,12 @@ def _problem(target: Target, value: Candidate | None, picked: Picked, text: str)
     return "" if _is_named(target, value, text) else "the text names nothing that is measured."
 
 
-def _other_use(value: Candidate, picked: Picked) -> str:
-    """What else this place of the text was taken for."""
-    others = (p for p, c in picked.items() if c.span == value.span and p.split("/")[1] not in _OF_TARGETS)
-    return next(others, "")
+def _refuse_other_use(pointer: str, picked: Picked) -> None:
+    """Refuse a value whose place in the text was taken for something else as well."""
+    value = picked.get(f"{pointer}/value")
+    others = (p for p, c in picked.items() if value and c.span == value.span and p.split("/")[1] not in _OF_TARGETS)
+    if value and (other := next(others, "")):
+        raise WireError(f"want: {value.line!r} is the value of {other} already.")
 
 
 def is_value_of(metric: str, literal: Candidate) -> bool:

@@ -189,6 +189,12 @@ NOT_NAMES = frozenset(
         "learning-rate batch-size pre-train fine-tune"
     )
 )
+DATA_STEPS = (
+    r"dup|\bpii\b|redact|anonymi|personal|\bmask|contaminat|overlap|leak|language|english|german|french|spanish|italian|"
+    r"filter|quality|\bclean|\bsplit|\bhold|\bheld|reserv|set aside|\bsampl|subset|random|\brows\b|\bonly\b|\btake\b|"
+    r"remov|\bdrop|strip|keep|\btest\b|\bdev\b|valid|\bfirst \d|\bscrub|\bnames\b|e-?mails"
+)
+"""Words that ask for something to be done to data before training."""
 MEASURES = (
     r"bits?[ -]?(?:per|/)[ -]?byte|\bbpb\b|perplexit|\bppl\b|\bloss(?:es)?\b|entropy|\bnll\b|exact[ _-]?match|\bem\b|"
     r"accura|\bacc\b|\bcorrect|\bright\b|\bf1\b|\bf-?score|\bpass@|pass[ _]at|pass rate|unit tests?|rouge|bleu|chrf|"

@@ -13,9 +13,12 @@ _Literals = Callable[[wf.Pick], Schema | None]
 """Schema of the ids that may stand at a place; None: no literal can."""
 
 
-def narrowed(candidates: tuple[Candidate, ...]) -> Schema:
-    """Schema for one goal: at each place only the ids that suit it. For the repair turn; servers cannot cache it."""
-    return _answer(_suiting(candidates))
+def narrowed(candidates: tuple[Candidate, ...], without: tuple[str, ...] = ()) -> Schema:
+    """Schema for one goal: at each place only the ids that suit it, and no keys `without` which the goal is.
+
+    For the repair turn; servers cannot cache it.
+    """
+    return _answer(_suiting(candidates), without)
 
 
 def _suiting(candidates: tuple[Candidate, ...]) -> _Literals:
@@ -26,11 +29,11 @@ def _suiting(candidates: tuple[Candidate, ...]) -> _Literals:
     return literals
 
 
-def asking(code: str, candidates: tuple[Candidate, ...]) -> Schema:
+def asking(code: str, candidates: tuple[Candidate, ...], without: tuple[str, ...] = ()) -> Schema:
     """Schema of a reading that asks for one field, and says everything else that the goal says."""
     spec = _properties(wf.SPEC, _suiting(candidates))
     ask = {"ask": {"type": "array", "items": {"enum": [code]}, "minItems": 1, "maxItems": 1}}
-    told = {key: part for key, part in spec.items() if key not in _ASKED_FOR.get(code, ())}
+    told = {key: part for key, part in spec.items() if key not in (*_ASKED_FOR.get(code, ()), *without)}
     return _object({"s": {"const": "ask"}, **ask, **told}, ["s", "ask"])
 
 
@@ -43,8 +46,8 @@ def _constant() -> Schema:
     return {**_answer(lambda _: {"$ref": "#/$defs/L"}), "$defs": {"L": ids}}
 
 
-def _answer(literals: _Literals) -> Schema:
-    spec = _properties(wf.SPEC, literals)
+def _answer(literals: _Literals, without: tuple[str, ...] = ()) -> Schema:
+    spec = {key: part for key, part in _properties(wf.SPEC, literals).items() if key not in without}
     ready = _object({"s": {"const": "ready"}, **spec}, ["s", "do"])
     ask = _object({"s": {"const": "ask"}, "ask": _codes(ASKS), **spec}, ["s", "ask"])
     blocked = _object({"s": {"const": "blocked"}, "why": _codes(REASONS)}, ["s", "why"])

@@ -70,7 +70,7 @@ def test_a_target_that_the_text_can_mean_passes(goal: str, want: dict[str, Any])
 
 def test_one_place_in_the_text_is_not_both_a_setting_and_a_target():
     goal = "Tune on t.csv, accuracy, batch size 1"
-    with pytest.raises(Missing, match="is the value of /settings/0/value already"):
+    with pytest.raises(WireError, match="is the value of /settings/0/value already"):
         spec(goal, {"m": "accuracy", "op": ">=", "v": 1.0}, set=[{"k": "batch_size", "v": 1.0}])
 
 
@@ -104,3 +104,7 @@ def test_training_steps_are_no_amount_of_data():
     }
     with pytest.raises(WireError, match="counts steps"):
         wire.expand(body, goal, literals.find(goal))
+    with pytest.raises(WireError, match="nothing to be done to the data"):
+        wire.expand(body | {"steps": [{"do": "split"}]}, goal, literals.find(goal))
+    assert grounds.unspoken(goal) == ("steps",)
+    assert grounds.unspoken(f"{goal}; dedupe first") == ()
