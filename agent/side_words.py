@@ -34,7 +34,18 @@ def range_words(metric: str, figure: Figure) -> str:
 
 def audit_words(view: StudyView) -> tuple[str, ...]:
     """What the shown trial's stages trained on, by their audit of trained tokens; empty where none was made."""
-    return tuple(_audited(job) for job in _trained(view) if TRAINED_ROWS in job.metrics)
+    alike: dict[str, list[str]] = {}
+    for job in _trained(view):
+        if TRAINED_ROWS in job.metrics:
+            alike.setdefault(_audited(job), []).append(job.key)
+    return tuple(f"Rows of {_jobs(keys)}{said}" for said, keys in alike.items())
+
+
+def _jobs(keys: list[str]) -> str:
+    """`job a`, or of seeds that are alike, `each of the jobs a, b and c`."""
+    if len(keys) == 1:
+        return f"job {keys[0]}"
+    return f"each of the jobs {', '.join(keys[:-1])} and {keys[-1]}"
 
 
 def _trained(view: StudyView) -> tuple[JobView, ...]:
@@ -51,7 +62,7 @@ def _audited(job: JobView) -> str:
     tokens = figures.count(job.metrics.get(TRAINED_TOKENS))
     stage = ", an earlier stage" if job.role == "stage" else ""
     return (
-        f"Rows of job {job.key}{stage}: {figures.count(rows)}, with {tokens} trained tokens; {left_out}. Every row "
+        f"{stage}: {figures.count(rows)}, with {tokens} trained tokens; {left_out}. Every row "
         "has a trained token, and the stop token of every answer is trained. "
         f"It read {figures.count(job.num_tokens)} tokens."
     )

@@ -3,9 +3,10 @@
 import pytest
 from study_factory import StudyFactory, workspace_in_memory
 
-from nightsmith.agent import history, render, report
+from nightsmith.agent import history, render, report, side_words
 from nightsmith.agent.side_by_side import with_sides
 from nightsmith.agent.side_view import AnswerPair, Figure, MetricPair, SideBySide, SplitPair
+from nightsmith.agent.view import JobView
 
 HOSTILE = "<script>alert(1)</script> | **bold** \x1b[31m"
 
@@ -55,6 +56,21 @@ def test_the_best_trial_is_not_called_a_winner_where_nothing_won(view):
     text = report.html(view.model_copy(update={"sides": sides(is_winner=False)}))
     assert "the best screened trial, 4" in text
     assert "Winner</th>" not in text
+
+
+def test_jobs_that_trained_on_the_same_rows_are_told_of_once(view):
+    rows = {"data/rows": 81.0, "data/rows_too_long": 2.0, "data/trained_tokens": 902.0}
+    roles = (("a", "stage"), ("b", "stage"), ("c", "trial"))
+    jobs = tuple(
+        JobView(key=key, role=role, trial=4, status="FINISHED", ended=True, metrics=rows, num_tokens=500)
+        for key, role in roles
+    )
+    told = side_words.audit_words(view.model_copy(update={"sides": sides(), "trials": (), "other_jobs": jobs}))
+    assert [each.split(":")[0] for each in told] == [
+        "Rows of each of the jobs a and b, an earlier stage",
+        "Rows of job c",
+    ]
+    assert "2 more were too long and left out" in told[0]
 
 
 def test_a_study_whose_item_scores_are_gone_has_no_sides_and_its_report_is_written_all_the_same():
