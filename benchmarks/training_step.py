@@ -145,7 +145,7 @@ def curves(args: argparse.Namespace) -> None:
         products = ""
         for seed in args.seeds:
             for precision, losses in finals.items():
-                spec = spec_of(preset, seed=seed, precision=precision, num_steps=args.steps, learning_rate=3e-3)
+                spec = spec_of(preset, seed=seed, precision=precision, num_steps=args.steps)
                 with tempfile.TemporaryDirectory() as folder:
                     training = pretraining(spec, windows_of(spec), 1, Path(folder))
                     with training.computing():

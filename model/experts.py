@@ -28,7 +28,7 @@ PADDING = 32
 """Rows of a bfloat16 segment are a multiple of this: the product's kernel is generated anew for every shape."""
 GROUP_UNITS = 1 << 19
 """Experts are computed together up to so many gate and up units: calls are saved, and the units fit in the cache."""
-GROUP_WASTE = 3_000_000
+GROUP_WASTE = 1_000_000
 """They are padded to the same length; calls that are saved take as long as so many multiply-adds of padding."""
 
 

@@ -67,23 +67,27 @@ class SplitLora(ParamWrapper):
 def use_split_lora(model: Any) -> int:
     """Compute PEFT's adapters of routed experts as extra products where that is possible; returns in how many layers.
 
-    Experts with biases, transposed weights or another activation than SiLU keep PEFT's forward.
+    Experts with biases, transposed weights, another activation than SiLU, or adapters on one of their two stacks alone,
+    keep PEFT's forward.
     """
-    layers = set()
+    adapted: dict[Any, list[ParamWrapper]] = {}
     for wrapper in model.modules():
-        if type(wrapper) is ParamWrapper and _is_plain_swiglu(wrapper.get_base_layer()):
+        if type(wrapper) is ParamWrapper:
+            adapted.setdefault(wrapper.get_base_layer(), []).append(wrapper)
+    split = [experts for experts, wrappers in adapted.items() if _is_plain_swiglu(experts) and len(wrappers) == 2]
+    for experts in split:
+        experts.split_lora = {}
+        for wrapper in adapted[experts]:
             wrapper.__class__ = SplitLora
-            experts: Any = wrapper.get_base_layer()
-            experts.split_lora = {}
-            layers.add(experts)
-    if layers:
+    if split:
         model.get_base_model().set_experts_implementation(SPLIT_LORA)
-    return len(layers)
+    return len(split)
 
 
 def _is_plain_swiglu(experts: Any) -> bool:
     return (
         all(getattr(getattr(experts, name, None), "ndim", 0) == 3 for name in STACKS)
+        and getattr(experts, "is_concatenated", False)
         and not any(getattr(experts, name, True) for name in ("has_bias", "is_transposed", "has_post_expert_norm"))
         and isinstance(experts.act_fn, (nn.SiLU, SiLUActivation))
         and type(experts)._apply_gate is moe._default_apply_gate
@@ -95,9 +99,7 @@ def split_lora_experts(self: nn.Module, x_TD: Tensor, ids_TK: Tensor, weights_TK
     module: Any = self
     factors: dict[str, Factors] = getattr(module, "split_lora", {})
     frozen = not any(getattr(module, name).requires_grad for name in STACKS)
-    if set(factors) != set(STACKS):
-        if factors:
-            raise NotImplementedError("adapters on one of the two stacks of experts only")
+    if not factors:
         return moe.grouped_mm_experts_forward(module, x_TD, ids_TK, weights_TK)
     if x_TD.device.type != "cpu" or not frozen:
         return grouped(module, x_TD, ids_TK, weights_TK, factors)

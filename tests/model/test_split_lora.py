@@ -139,6 +139,15 @@ def test_switched_off_adapters_leave_the_base_model() -> None:
     assert not torch.allclose(logits(adapted), logits(base), atol=1e-3)
 
 
+def test_an_adapter_on_one_stack_of_experts_alone_keeps_pefts_forward(tmp_path: Path) -> None:
+    config = LoraConfig(r=4, target_modules=[], target_parameters=["mlp.experts.down_proj"], init_lora_weights=False)
+    theirs = get_peft_model(small4(), config)
+    theirs.save_pretrained(tmp_path)
+    loaded = attach(small4(), tmp_path, trainable=False)
+    assert not is_split(loaded)
+    assert torch.equal(logits(loaded), logits(theirs))
+
+
 def test_experts_that_cannot_be_split_keep_pefts_forward() -> None:
     adapted = ours(gpt_oss())
     assert not is_split(adapted)
