@@ -3,6 +3,7 @@
 T tokens of a micro-batch, E experts, K top-k, D model dim.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -32,10 +33,11 @@ class Batch:
     @property
     def num_shares(self) -> int:
         """Micro-batches that are worked on at the same time, this one included."""
-        shares = 1
-        for group in self.groups:
-            shares *= group.size()
-        return shares
+        return math.prod(group.size() for group in self.groups)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Batch":
+        """Itself: process groups cannot be copied, and models that hold a batch are."""
+        return self
 
 
 class Small4Router(Mistral4TopkRouter):

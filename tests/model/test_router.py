@@ -1,5 +1,6 @@
 import copy
 import math
+import threading
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from nightsmith.model.health import RouterUse, take_health
 from nightsmith.model.load import load
 from nightsmith.model.presets import PRESETS
 from nightsmith.model.router import (
+    Batch,
     Small4Router,
     bias_update,
     count_load,
@@ -304,6 +306,7 @@ def test_routing_that_does_not_fit_the_model_is_refused() -> None:
 
 def test_a_copied_model_counts_for_itself() -> None:
     model = build(NANO, seed=0).train()
+    first_router(model).batch = Batch(groups=(threading.Lock(),))  # like a process group, it cannot be copied
     twin = copy.deepcopy(model)
     twin(tokens(), use_cache=False)
     assert take_health(model) == []
