@@ -34,6 +34,7 @@ SHAPE = PRESETS["nano"].model_copy(update={"num_experts": 32, "top_k": 4, "num_l
 ARMS: dict[str, dict[str, Any]] = {
     "none": {},
     "aux": {"balance_mode": "aux", "router_aux_loss_coef": 0.01},
+    "aux 0.02": {"balance_mode": "aux", "router_aux_loss_coef": 0.02},
     "bias": {"balance_mode": "bias"},
     "aux+z": {"balance_mode": "aux", "router_aux_loss_coef": 0.01, "router_z_loss_coef": 0.001},
 }
