@@ -29,9 +29,10 @@ NANO = PRESETS["nano"].model_copy(update={"vocab_size": VOCABULARY})
 PROMPT = [1, 3, *TOKENIZER("def train(model):")["input_ids"], 4]
 
 
-def write_llama(folder: Path, **fields: Any) -> Path:
+def write_llama(folder: Path, kind: str = "Llama", **fields: Any) -> Path:
     torch.manual_seed(0)
-    transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZES | fields)).save_pretrained(folder)
+    config = getattr(transformers, f"{kind}Config")(**SIZES | fields)
+    getattr(transformers, f"{kind}ForCausalLM")(config).save_pretrained(folder)
     TOKENIZER.save_pretrained(folder)
     return folder
 
@@ -95,9 +96,17 @@ def test_what_plain_mistral4_cannot_express_is_refused(tmp_path: Path) -> None:
         write(tmp_path / "small4", tmp_path / "plain", "safetensors")
 
 
-@pytest.mark.parametrize("tied", [True, False])
-def test_llama_cpp_continues_as_transformers_does(tmp_path: Path, tied: bool) -> None:
-    base = write_llama(tmp_path / "base", tie_word_embeddings=tied)
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("Llama", {"tie_word_embeddings": True}),
+        ("Llama", {"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}}),
+        ("Mistral", {"sliding_window": None}),
+        ("Qwen3", {}),
+    ],
+)
+def test_llama_cpp_continues_as_transformers_does(tmp_path: Path, kind: str, fields: dict) -> None:
+    base = write_llama(tmp_path / "base", kind, **fields)
     written = write(base, tmp_path / "gguf", "gguf", "float32")
     [path] = [tmp_path / "gguf" / name for name in written.files]
     told = ask(path, "/completion", {"prompt": PROMPT, "n_predict": 12, "temperature": 0, "return_tokens": True,
@@ -144,6 +153,7 @@ def test_a_tokenizer_that_llama_cpp_would_read_otherwise_is_refused(tmp_path: Pa
         write(base, tmp_path / "gguf", "gguf")
 
 
+@pytest.mark.slow
 def test_the_child_process_tells_what_was_wrong(tmp_path: Path) -> None:
     base = write_llama(tmp_path / "base")
     (base / WEIGHTS).write_bytes(b"")

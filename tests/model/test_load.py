@@ -55,7 +55,7 @@ def test_models_load_as_they_were_saved_whole_or_in_shards(tmp_path: Path, kind:
     assert load(tmp_path, dtype=torch.bfloat16).lm_head.weight.dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("kind", ["llama", "small4"])
+@pytest.mark.parametrize("kind", ["llama", "qwen3_moe", "gpt_oss", "small4"])
 def test_adapters_are_added_into_their_base(tmp_path: Path, kind: str) -> None:
     base = tmp_path / "base"
     tiny(kind).save_pretrained(base)
