@@ -8,12 +8,11 @@ from nightsmith.agent.looking import Look
 from nightsmith.agent.plan import StudyPlan
 from nightsmith.model.capacity.check import machine as share_of
 from nightsmith.model.capacity.check import refusals
-from nightsmith.model.capacity.families import shape_of
-from nightsmith.model.capacity.fields import BadConfig
+from nightsmith.model.capacity.families import known_shape, shape_of
 from nightsmith.model.capacity.published import config_of
 from nightsmith.model.capacity.shapes import ModelShape
-from nightsmith.model.capacity.subject import subject
 from nightsmith.model.capacity.workload import Workload
+from nightsmith.model.size import base_config
 from nightsmith.tools import registry, training
 from nightsmith.tools.base import ToolCall
 from nightsmith.tools.finetuning import Sft
@@ -33,21 +32,12 @@ def check_sizes(plan: StudyPlan, machine: Machine, look: Look, free_disk_bytes: 
         if isinstance(args, Pretrain):
             shape = shape_of(config_of(training.architecture(args)), str(args.preset))
         elif shape is None and look.model.ref is not None:
-            shape = known_shape(Path(look.model.ref.path))
+            shape = known_shape(base_config(Path(look.model.ref.path)))
         if shape is None:
             continue
         found = refusals(shape, _workload(call, look), device, disk_bytes=free_disk_bytes, runs=plan.parallel)
         if found:
             raise Blocked(f"{call.tool} cannot be run here. {' '.join(each.text for each in found)}")
-
-
-def known_shape(folder: Path) -> ModelShape | None:
-    """The shape of a model's folder; None where it is not known in closed form."""
-    try:
-        found = subject(str(folder), cwd=folder).shape
-    except BadConfig:  # transformers has defaults for what a config leaves out
-        return None
-    return None if found.unknown else found
 
 
 def _workload(call: ToolCall, look: Look) -> Workload:

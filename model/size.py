@@ -3,7 +3,9 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from nightsmith.model.capacity.families import known_shape
 from nightsmith.model.files import NoTokenizer, has_tokenizer, weight_files
 from nightsmith.model.headers import read_object, require_whole, tensor_shapes
 
@@ -21,7 +23,7 @@ class ModelSize:
     """What planning asks of a model."""
 
     num_params: float
-    """Weights that a token is multiplied with, or more: experts that it does not pass are counted too."""
+    """Weights that a token is multiplied with; of a family that is not known, those of all experts."""
     is_byte_level: bool
     """Whether a token stands for about one byte."""
     has_chat_template: bool
@@ -40,8 +42,7 @@ def model_size(folder: Path) -> ModelSize:
 
     Raises NightsmithError, also where the folder could not be used: no tokenizer, a file that is damaged or cut off.
     """
-    base = _base(folder)
-    config = read_object(base / "config.json")
+    base, config = _base(folder), base_config(folder)
     if config.get("model_type") != SMALL4 and not has_tokenizer(folder) and not has_tokenizer(base):
         raise NoTokenizer(base)
     for place in dict.fromkeys((folder, base)):
@@ -50,11 +51,22 @@ def model_size(folder: Path) -> ModelSize:
             require_whole(file)
     vocabulary, longest = config.get("vocab_size"), config.get("max_position_embeddings")
     return ModelSize(
-        num_params=sum(math.prod(shape) for file in weight_files(base) for shape in tensor_shapes(file).values()),
+        num_params=_passed_params(base, config),
         is_byte_level=isinstance(vocabulary, int) and vocabulary < BYTE_LEVEL_VOCABULARY,
         has_chat_template=_has_chat_template(folder) or _has_chat_template(base),
         max_len=longest if isinstance(longest, int) else None,
     )
+
+
+def base_config(folder: Path) -> dict[str, Any]:
+    """A model's config, of an adapter's base where the folder is an adapter; empty where it has none."""
+    return read_object(_base(folder) / "config.json")
+
+
+def _passed_params(base: Path, config: dict[str, Any]) -> int:
+    held = sum(math.prod(shape) for file in weight_files(base) for shape in tensor_shapes(file).values())
+    shape = known_shape(config)
+    return shape.count_active() if shape and shape.count() == held else held
 
 
 def _base(folder: Path) -> Path:

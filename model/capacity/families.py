@@ -40,6 +40,14 @@ def shape_of(content: Mapping[str, Any], where: str) -> ModelShape | None:
     return replace(shape, extras=extras)
 
 
+def known_shape(content: Mapping[str, Any]) -> ModelShape | None:
+    """The same, and None too where the config leaves out what transformers would fill in."""
+    try:
+        return shape_of(content, "config.json") if "model_type" in content else None
+    except BadConfig:
+        return None
+
+
 def assemble(
     config: Fields,
     outer: Sequence[Weight],

@@ -5,7 +5,7 @@ import pytest
 from nightsmith.agent.goal import DataRef, GoalSpec, Setting
 from nightsmith.agent.planning import Blocked
 from nightsmith.agent.preflight import preflight, seconds_to
-from nightsmith.agent.sizing import known_shape
+from nightsmith.model.capacity.families import known_shape
 from nightsmith.record.budget import Deadline
 from nightsmith.record.errors import NightsmithError
 from nightsmith.record.workspace import open_workspace
@@ -74,6 +74,6 @@ def test_a_run_too_large_for_the_memory_is_refused_with_a_batch_that_fits(tmp_pa
         preflight(spec, open_workspace(tmp_path / ".nightsmith"), tmp_path)
 
 
-def test_a_model_whose_size_cannot_be_told_is_not_refused_for_it(tmp_path):
-    (tmp_path / "config.json").write_text('{"model_type": "llama", "hidden_size": 8}')
-    assert known_shape(tmp_path) is None
+def test_a_model_whose_size_cannot_be_told_is_not_refused_for_it():
+    assert known_shape({"model_type": "llama", "hidden_size": 8}) is None
+    assert known_shape({"model_type": "gpt9"}) is None

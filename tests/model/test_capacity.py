@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
 from nightsmith.model.capacity.devices import GPUS
 from nightsmith.model.capacity.families import shape_of
@@ -20,6 +22,7 @@ from nightsmith.model.capacity.sharding import ParallelPlan, params_on, plans
 from nightsmith.model.capacity.subject import Subject, subject
 from nightsmith.model.capacity.units import GIB
 from nightsmith.model.capacity.workload import Workload
+from nightsmith.model.size import model_size
 from nightsmith.record.errors import NightsmithError
 
 
@@ -251,6 +254,15 @@ def test_a_folder_is_sized_by_its_config_even_without_weights(tmp_path):
 def test_files_that_do_not_hold_what_the_config_says_are_noted(tmp_path):
     where = folder(tmp_path / "m", dict(PUBLISHED["nano"].config), {"model.norm.weight": [64]})
     assert any("hold 64 values" in note for note in subject(str(where), cwd=tmp_path).notes)
+
+
+def test_planning_counts_only_the_experts_that_a_token_passes(tmp_path):
+    where = folder(tmp_path / "m", dict(PUBLISHED["nano"].config))
+    weights = {name: np.zeros(weight.shape, np.float32) for name, weight in shape("nano").named().items()}
+    save_file(weights, where / "model.safetensors")
+    assert model_size(where).num_params == shape("nano").count_active()
+    save_file(weights | {"model.extra.weight": np.zeros(7, np.float32)}, where / "model.safetensors")
+    assert model_size(where).num_params == shape("nano").count() + 7
 
 
 def test_another_family_is_counted_by_its_headers_and_says_what_is_missing(tmp_path):
