@@ -235,12 +235,11 @@ def test_deepseek_v4_says_which_model_it_was_taken_for():
     assert any("deepseek-v4-pro" in note for note in report("DeepSeek-V4").notes)
 
 
-def folder(path: Path, config: object, tensors: dict[str, list[int]] | None = None) -> Path:
+def folder(path: Path, config: object, tensors: dict[str, tuple[int, ...]] | None = None) -> Path:
     path.mkdir(exist_ok=True)
     (path / "config.json").write_text(config if isinstance(config, str) else json.dumps(config))
     if tensors is not None:
-        header = json.dumps({name: {"dtype": "F32", "shape": dims} for name, dims in tensors.items()}).encode()
-        (path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+        save_file({name: np.zeros(dims, np.float32) for name, dims in tensors.items()}, path / "model.safetensors")
     return path
 
 
@@ -252,21 +251,20 @@ def test_a_folder_is_sized_by_its_config_even_without_weights(tmp_path):
 
 
 def test_files_that_do_not_hold_what_the_config_says_are_noted(tmp_path):
-    where = folder(tmp_path / "m", dict(PUBLISHED["nano"].config), {"model.norm.weight": [64]})
+    where = folder(tmp_path / "m", dict(PUBLISHED["nano"].config), {"model.norm.weight": (64,)})
     assert any("hold 64 values" in note for note in subject(str(where), cwd=tmp_path).notes)
 
 
 def test_planning_counts_only_the_experts_that_a_token_passes(tmp_path):
-    where = folder(tmp_path / "m", dict(PUBLISHED["nano"].config))
-    weights = {name: np.zeros(weight.shape, np.float32) for name, weight in shape("nano").named().items()}
-    save_file(weights, where / "model.safetensors")
-    assert model_size(where).num_params == shape("nano").count_active()
-    save_file(weights | {"model.extra.weight": np.zeros(7, np.float32)}, where / "model.safetensors")
-    assert model_size(where).num_params == shape("nano").count() + 7
+    config, weights = dict(PUBLISHED["nano"].config), shape("nano").named()
+    tensors = {name: weight.shape for name, weight in weights.items()}
+    assert model_size(folder(tmp_path / "m", config, tensors)).num_params == shape("nano").count_active()
+    more = tensors | {"model.extra.weight": (7,)}
+    assert model_size(folder(tmp_path / "m", config, more)).num_params == shape("nano").count() + 7
 
 
 def test_another_family_is_counted_by_its_headers_and_says_what_is_missing(tmp_path):
-    tensors = {"wte.weight": [100, 8], "h.0.attn.weight": [8, 24], "h.1.attn.weight": [8, 24], "ln_f.weight": [8]}
+    tensors = {"wte.weight": (100, 8), "h.0.attn.weight": (8, 24), "h.1.attn.weight": (8, 24), "ln_f.weight": (8,)}
     where = folder(tmp_path / "m", {"model_type": "gpt9", "vocab_size": 100, "n_embd": 8}, tensors)
     found = report_of(subject(str(where), cwd=tmp_path))
     assert found.params.total == 100 * 8 + 2 * 8 * 24 + 8
@@ -275,8 +273,8 @@ def test_another_family_is_counted_by_its_headers_and_says_what_is_missing(tmp_p
 
 
 def test_experts_of_another_family_count_by_what_its_config_says_of_routing(tmp_path):
-    tensors = {"model.embed_tokens.weight": [100, 8]}
-    tensors |= {f"model.layers.0.mlp.experts.{i}.up.weight": [16, 8] for i in range(4)}
+    tensors: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (100, 8)}
+    tensors |= {f"model.layers.0.mlp.experts.{i}.up.weight": (16, 8) for i in range(4)}
     config = {"model_type": "newmoe", "vocab_size": 100, "hidden_size": 8, "num_experts": 4, "num_experts_per_tok": 1}
     counts = report_of(subject(str(folder(tmp_path / "m", config, tensors)), cwd=tmp_path)).params
     assert (counts.total, counts.active) == (800 + 4 * 128, 800 + 128)
