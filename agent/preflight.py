@@ -1,11 +1,13 @@
 """Preflight: whether files, models and hardware exist for what the goal asks. Starts nothing."""
 
 import datetime as dt
+import json
 import os
 import shutil
 from pathlib import Path
 from statistics import median
 
+from nightsmith.agent import literals
 from nightsmith.agent.fitting import Blocked, Machine
 from nightsmith.agent.goal import GoalSpec
 from nightsmith.agent.looking import Look, look
@@ -43,7 +45,22 @@ def preflight(spec: GoalSpec, ws: Workspace, cwd: Path) -> StudyPlan:
             f"Only {free / 2**20:.0f} MiB of disk are free at {ws.root}; a study needs {FREE_DISK_BYTES >> 20}."
         )
     check_sizes(plan, machine, seen, free)
-    return plan
+    return plan.model_copy(update={"assumptions": (*plan.assumptions, *left_out(spec, cwd))})
+
+
+def left_out(spec: GoalSpec, cwd: Path) -> list[str]:
+    """Says of each file or folder here that the goal's text names and its reading does not use."""
+    reading = spec.model_dump_json(exclude={"goal"})
+    named = dict.fromkeys(found.value for found in literals.find(spec.goal) if isinstance(found.value, str))
+    unused = [name for name in named if json.dumps(name, ensure_ascii=False) not in reading]
+    return [f"The goal names {name}, which is here; it is not used." for name in unused if _is_here(cwd, name)]
+
+
+def _is_here(cwd: Path, name: str) -> bool:
+    try:
+        return (cwd / Path(name).expanduser()).exists()
+    except (OSError, ValueError, RuntimeError):  # a quoted text may be longer than any name, or hold anything
+        return False
 
 
 def enough_rows(plan: StudyPlan, seen: Look) -> StudyPlan:

@@ -104,6 +104,15 @@ def test_a_target_that_no_model_can_reach_is_refused(ws, tuned):
         preflight(fine_tuning(target=Target(metric="exact_match", op=">=", value=1.5)), ws, tuned)
 
 
+def test_a_file_that_the_goal_names_and_its_reading_leaves_out_is_told_of(ws, tuned):
+    write_table(tuned / "tickets.csv", ("frage", "antwort"))
+    text = "Fine-tune ./llama on faq.csv, then on tickets.csv, then on nothing.csv; '" + "x" * 300 + "'."
+    plan = preflight(fine_tuning().model_copy(update={"goal": text}), ws, tuned)
+    assert [said for said in plan.assumptions if "not used" in said] == [
+        "The goal names tickets.csv, which is here; it is not used."
+    ]
+
+
 def test_rows_that_the_models_context_cannot_hold_are_left_out_and_the_plan_says_so(ws, tuned):
     rows = "".join(f"{'was ' * 80}{i}?,das\n" if i % 2 else f"was {i}?,das\n" for i in range(80))
     (tuned / "long.csv").write_text("frage,antwort\n" + rows)
