@@ -13,8 +13,8 @@ SHARE_FOR_SLACK = 0.15
 DEFAULT_TRIALS, MOST_TRIALS = 8, 200
 MIN_SEEDS = 3
 DEFAULT_CONFIRMATIONS = 3
-LEAST_LIMIT_S, LIMIT_FACTOR = 120.0, 4.0
-"""A job may take so many times its estimate, as estimates are often wrong."""
+LEAST_LIMIT_S, LIMIT_FACTOR = 300.0, 4.0
+"""A job may take so many seconds or times its estimate, as estimates are often wrong and machines busy."""
 
 
 class Blocked(NightsmithError):
