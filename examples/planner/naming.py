@@ -10,6 +10,8 @@ from tuning_goals import model_name
 
 _STEMS: list[str] = w.stock("tuning.json")["STEMS"]
 _ENDING_RE = re.compile(r"\.(?:csv|jsonl|parquet|json|txt|tsv)$")
+_PLAIN_RE = re.compile(r"(?<![\w./~:&+-])(?:\./[\w-]+|[\w-]+\.(?:csv|jsonl|parquet|json|txt|tsv))(?![\w/&+-]|\.\w)")
+"""Files and folders as they stand in a text: a goal that is blocked has no others."""
 KEPT = 0.25
 """Share of the goals that keep their names."""
 
@@ -19,7 +21,7 @@ def renamed(r: R, goal: str, gold: Gold) -> Part:
     if r.random() < KEPT:
         return goal, gold
     text, answer = goal, json.dumps(gold, ensure_ascii=False)
-    for name in dict.fromkeys(_names(gold)):
+    for name in dict.fromkeys((*_names(gold), *_PLAIN_RE.findall(goal))):
         other = _other(r, name)
         if json.dumps(other) in answer:
             continue

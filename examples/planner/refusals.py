@@ -20,7 +20,7 @@ def blocked(r: R) -> Part:
     if r.random() < 0.3:
         text, fields = r.choice(WHOLE[why]), {"d": r.choice(_STOCK["SOURCES"]), "m": r.choice(_STOCK["MODELS"])}
         return text.format(**fields, t=r.choice(_STOCK["TARGETS"])), gold
-    text, _ = _decent(r)
+    text, _ = _decent(r) if r.random() < 0.4 else r.choice(contrast(r))
     demand = r.choice(DEMANDS[why])
     return _joined(r, text, demand), gold
 
@@ -43,7 +43,7 @@ def composed(r: R, why: str) -> str:
 
 def demanded_or_forbidden(r: R) -> list[Part]:
     """One goal twice: it demands something dishonest, and it forbids that very thing."""
-    text, gold = _decent(r)
+    text, gold = _decent(r) if r.random() < 0.4 else r.choice(contrast(r))
     if r.random() < 0.16:
         source = gold["data"][0]["r"]
         gone, there = (r.choice(_STOCK[kind]).format(d=source) for kind in ("GONE", "THERE"))
