@@ -82,9 +82,7 @@ def test_other_names_of_files_leave_what_a_goal_means_as_it_is():
     gold = {"do": "train", "model": "./bot", "data": [{"r": "a.csv"}, {"r": "./notes", "as": "test"}]}
     texts = set[str]()
     for seed in range(20):
-        text, answer = naming.renamed(
-            random.Random(seed), "Fine-tune ./bot on a.csv, test on ./notes and bot2.", gold
-        )
+        text, answer = naming.renamed(random.Random(seed), "Fine-tune ./bot on a.csv, test on ./notes and bot2.", gold)
         first, second = (ref["r"] for ref in answer["data"])
         assert text == f"Fine-tune {answer['model']} on {first}, test on {second} and bot2."
         assert first.endswith(".csv")
