@@ -194,7 +194,8 @@ class Console:
         elif not self.driver.draining:
             self.drain()
         else:
-            asyncio.get_running_loop().run_in_executor(None, self._stop_now, self.driver)
+            loop = asyncio.get_running_loop()
+            loop.run_in_executor(None, self._stop_now, self.driver, loop)
 
     def drain(self) -> None:
         """Let the study finish its step and save; whoever drives it comes back."""
@@ -202,15 +203,14 @@ class Console:
             self.driver.draining = True
             self.say("Finishing the step and saving; Ctrl-C again stops at once.")
 
-    def _stop_now(self, driver: "Driver") -> None:
-        """End the study's jobs, give the terminal back, leave: the graph is on disk, so there is nothing to unwind."""
+    def _stop_now(self, driver: "Driver", loop: asyncio.AbstractEventLoop) -> None:
+        """End the study's jobs, then leave: from the loop, between two drawings; where it hangs, from here."""
         try:
             driver.stop_now()
         finally:
-            with suppress(Exception):
-                restore_terminal()
-            print(f"\nStopped. `nightsmith chat` goes on with {driver.study} from the last checkpoints.", flush=True)
-            os._exit(130)
+            loop.call_soon_threadsafe(_leave_at_once, driver.study)
+            time.sleep(LEAVE_S)
+            _leave_at_once(driver.study)
 
     async def drained(self) -> None:
         """A driven study finishes its step and is saved."""
@@ -219,7 +219,8 @@ class Console:
             await asyncio.wait(driving)
 
     async def _given_up(self) -> None:
-        """At the end nothing is asked or said any more; a driven study is saved."""
+        """At the end nothing is asked or said any more; a driven study is saved, none is begun."""
+        self.leaving = True
         for task in self.tasks:
             if task.get_name() != console_study.DRIVING:
                 task.cancel()
@@ -258,3 +259,13 @@ class Console:
         else:
             known = self.asked.words if self.asked is not None else ()
         return [(word, meaning) for word, meaning in known if word.startswith(last) and (last or self.asked is None)]
+
+
+def _leave_at_once(study: str) -> None:
+    """Give the terminal back and end the process: the graph is on disk, so there is nothing to unwind."""
+    with suppress(Exception):
+        restore_terminal()
+    told = f"\nStopped. `nightsmith chat` goes on with {study} from the last checkpoints.\n"
+    with suppress(OSError):
+        os.write(1, told.encode())
+    os._exit(130)

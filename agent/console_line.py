@@ -264,8 +264,8 @@ def history() -> "History":
 
 
 def restore_terminal() -> None:
-    """Out of raw mode, with a cursor."""
+    """Out of raw mode, with a cursor, nothing below it. Written at once: what stands in for stdout may never write."""
     if sys.stdin.isatty():
         subprocess.run(["stty", "sane"], check=False, stdin=sys.stdin)
-    sys.stdout.write("\x1b[?25h\x1b[?2004l\x1b[0m\x1b[J")
-    sys.stdout.flush()
+    if os.isatty(1) and not is_plain():
+        os.write(1, b"\x1b[?25h\x1b[?2004l\x1b[0m\x1b[J")

@@ -91,6 +91,8 @@ async def drive(console: "Console", study: str) -> None:
     from nightsmith.agent.study import Held
 
     await asyncio.to_thread(_look_at_best, console)
+    if console.leaving:
+        return
     try:
         await _renewed(console, study)
         ending = await _driven(console, study)
@@ -115,6 +117,7 @@ async def _driven(console: "Console", study: str) -> "Ending":
     services = Services(ws=console.ws, planner=lambda: watched(console), cwd=folder)
     seen = [event.seq for event in events.read(console.ws, study=study)]
     driver = Driver(services, study, ConsoleDesk(console), listens=False, seen=max(seen, default=0))
+    driver.draining = console.leaving  # the person may have left while imports ran
     console.driver = driver
     try:
         return await driver.drive()
@@ -139,7 +142,8 @@ async def _renewed(console: "Console", study: str) -> None:
 def _ending(console: "Console", study: str, ending: "Ending") -> str:
     if ending == "done":
         return render.ending(console.ws, study, ending)
-    return f"Saved; /resume goes on with {study} exactly here."
+    how = "nightsmith chat" if console.leaving else "/resume"
+    return f"Saved; {how} goes on with {study} exactly here."
 
 
 async def watch(console: "Console", study: str) -> None:

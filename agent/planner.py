@@ -60,10 +60,10 @@ class Backend(Protocol):
 class PlannerConfused(NightsmithError):
     """No answer of the planner can stand. Studies pause; nothing decides in its place."""
 
-    def __init__(self, text: str, last: WireError):
-        """`last` is what was wrong with the last answer."""
+    def __init__(self, text: str, errors: list[WireError]):
+        """`errors` are what was wrong with each answer."""
         super().__init__(text)
-        self.last = last
+        self.missing = next((error for error in reversed(errors) if isinstance(error, Missing)), None)
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class _Turn:
                 return read(_object(answer))
             except WireError as error:
                 self.errors.append(error)
-        raise PlannerConfused(f"The planner's answer cannot be used. {self.errors[-1]}", self.errors[-1])
+        raise PlannerConfused(f"The planner's answer cannot be used. {self.errors[-1]}", self.errors)
 
     def _as_asked(self) -> list[dict[str, str]]:
         return self.messages
@@ -201,8 +201,8 @@ def _narrowed(errors: list[WireError], goal: str, candidates: tuple[Candidate, .
 
 
 def _not_understood(confused: PlannerConfused, transcript: dict[str, Any]) -> Interpretation:
-    if isinstance(confused.last, Missing):
-        return Interpretation("needs_answers", None, {}, (question(confused.last.asks),), (), transcript)
+    if confused.missing:
+        return Interpretation("needs_answers", None, {}, (question(confused.missing.asks),), (), transcript)
     text = (
         f"The goal could not be read ({confused}) Put it in other words: what to train, on which data, to what target."
     )
