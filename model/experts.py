@@ -18,12 +18,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
+from transformers.activations import SiLUActivation
+from transformers.integrations import moe
 
 from nightsmith.model.attention import product_dtype
+from nightsmith.record.errors import NightsmithError
 
 SEGMENTS = "segments"
 """Name of this backend among transformers' experts implementations."""
+STACKS = ("gate_up_proj", "down_proj")
+"""The weights of a layer's routed experts."""
 PADDING = 32
 """Rows of a bfloat16 segment are a multiple of this: the product's kernel is generated anew for every shape."""
 GROUP_UNITS = 1 << 19
@@ -184,9 +188,31 @@ def swiglu_backward(dact_BFN: Tensor, hidden_BGN: Tensor) -> Tensor:
     return dhidden_BGN
 
 
+def is_plain_swiglu(experts: Any) -> bool:
+    """Whether experts are two stacks of (out, in) weights without biases, with silu(gate) * up between them."""
+    return (
+        all(getattr(getattr(experts, name, None), "ndim", 0) == 3 for name in STACKS)
+        and getattr(experts, "is_concatenated", False)
+        and not any(getattr(experts, name, True) for name in ("has_bias", "is_transposed", "has_post_expert_norm"))
+        and isinstance(experts.act_fn, (nn.SiLU, SiLUActivation))
+        and type(experts)._apply_gate is moe._default_apply_gate
+    )
+
+
 def segmented_experts(self: nn.Module, x_TD: Tensor, ids_TK: Tensor, weights_TK: Tensor) -> Tensor:
-    """The interface of transformers: (T, D) tokens, (T, K) expert ids and routing weights -> (T, D)."""
+    """The interface of transformers: (T, D) tokens, (T, K) expert ids and routing weights -> (T, D).
+
+    Raises:
+        NightsmithError: the experts are of another kind.
+    """
     module: Any = self
+    if not is_plain_swiglu(module):
+        raise NightsmithError(
+            f"{type(module).__name__} has biases, transposed weights or another activation than SiLU; {SEGMENTS!r} "
+            "computes plain SwiGLU experts. Use the experts implementation 'grouped_mm'."
+        )
+    if x_TD.device.type != "cpu":
+        return moe.grouped_mm_experts_forward(module, x_TD, ids_TK, weights_TK)
     dtype = product_dtype(x_TD)
     padding = PADDING if dtype == torch.bfloat16 else 1
     segments = segment(ids_TK, module.gate_up_proj, padding)
@@ -196,4 +222,4 @@ def segmented_experts(self: nn.Module, x_TD: Tensor, ids_TK: Tensor, weights_TK:
     return out_TD.to(x_TD.dtype)
 
 
-ALL_EXPERTS_FUNCTIONS.register(SEGMENTS, segmented_experts)
+moe.ALL_EXPERTS_FUNCTIONS.register(SEGMENTS, segmented_experts)

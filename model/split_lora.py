@@ -17,15 +17,13 @@ import torch
 from peft.tuners.lora import ParamWrapper
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers.activations import SiLUActivation
 from transformers.integrations import moe
 
 from nightsmith.model.attention import product_dtype
-from nightsmith.model.experts import PADDING, Segments, segment, swiglu, swiglu_backward
+from nightsmith.model.experts import PADDING, STACKS, Segments, is_plain_swiglu, segment, swiglu, swiglu_backward
 
 SPLIT_LORA = "split_lora"
 """Name of this backend among transformers' experts implementations; without adapters it is `grouped_mm`."""
-STACKS = ("gate_up_proj", "down_proj")
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ def use_split_lora(model: Any) -> int:
     for wrapper in model.modules():
         if type(wrapper) is ParamWrapper:
             adapted.setdefault(wrapper.get_base_layer(), []).append(wrapper)
-    split = [experts for experts, wrappers in adapted.items() if _is_plain_swiglu(experts) and len(wrappers) == 2]
+    split = [experts for experts, wrappers in adapted.items() if is_plain_swiglu(experts) and len(wrappers) == 2]
     for experts in split:
         experts.split_lora = {}
         for wrapper in adapted[experts]:
@@ -82,16 +80,6 @@ def use_split_lora(model: Any) -> int:
     if split:
         model.get_base_model().set_experts_implementation(SPLIT_LORA)
     return len(split)
-
-
-def _is_plain_swiglu(experts: Any) -> bool:
-    return (
-        all(getattr(getattr(experts, name, None), "ndim", 0) == 3 for name in STACKS)
-        and getattr(experts, "is_concatenated", False)
-        and not any(getattr(experts, name, True) for name in ("has_bias", "is_transposed", "has_post_expert_norm"))
-        and isinstance(experts.act_fn, (nn.SiLU, SiLUActivation))
-        and type(experts)._apply_gate is moe._default_apply_gate
-    )
 
 
 def split_lora_experts(self: nn.Module, x_TD: Tensor, ids_TK: Tensor, weights_TK: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers.models.mistral4.modeling_mistral4 import Mistral4Experts
 
 from nightsmith.model.experts import PADDING, SEGMENTS, segment, segmented_experts
+from nightsmith.record.errors import NightsmithError
 
 torch.set_num_threads(1)
 BACKENDS = ["eager", "batched_mm", "grouped_mm", SEGMENTS]
@@ -87,6 +88,13 @@ def test_choices_of_experts_on_other_ranks_add_nothing_and_get_no_gradient(backe
     out, dx, dweights, *dexperts = results(module, backend, x, *masked)
     expected[2] = expected[2].masked_fill(elsewhere, 0.0)
     assert max(differences([out, dx, dweights, *dexperts], expected)) <= 1e-6
+
+
+def test_experts_of_another_kind_are_refused_with_a_remedy() -> None:
+    module, batch = experts(), inputs(3)
+    module.act_fn = nn.GELU()
+    with pytest.raises(NightsmithError, match=r"another activation than SiLU.*'grouped_mm'"):
+        results(module, SEGMENTS, *batch)
 
 
 def test_a_rank_without_a_token_computes_nothing() -> None:
