@@ -30,12 +30,23 @@ if TYPE_CHECKING:
 DRIVING = "driving"
 """Name of the task that drives a study: the console waits for it before it leaves."""
 WATCH_S = 0.5
-_WARM = ("nightsmith.agent.study", "nightsmith.agent.services", "nightsmith.agent.understand", "duckdb", "scipy.stats")
+_GRAPH = ("nightsmith.agent.study", "nightsmith.agent.services", "nightsmith.agent.understand")
+"""What reading a goal needs."""
+_LATER = ("duckdb", "scipy.stats")
+"""What is needed once the planner has answered."""
+LATER_S = 1.0
 
 
 def warm() -> None:
-    """Import what the first study needs."""
-    for name in _WARM:
+    """Import what the first study needs; what is needed later does not compete with a goal that was typed at once."""
+    load(*_GRAPH)
+    time.sleep(LATER_S)
+    load(*_LATER)
+
+
+def load(*names: str) -> None:
+    """Import modules; one that another thread imports is waited for."""
+    for name in names:
         importlib.import_module(name)
 
 
@@ -87,7 +98,7 @@ def resume(console: "Console", study: str) -> None:
 
 async def drive(console: "Console", study: str) -> None:
     """Drive the study until it ends, waits or was drained; say how. What pauses it is said too."""
-    await asyncio.to_thread(warm)
+    await asyncio.to_thread(load, *_GRAPH)
     from nightsmith.agent.study import Held
 
     await asyncio.to_thread(_look_at_best, console)

@@ -27,6 +27,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
+import psutil
 
 from nightsmith.model.planner_server import ADAPTER, ensure
 
@@ -121,6 +122,11 @@ class Screen:
             self._shown += os.read(self._own, 65536)
         return time.monotonic()
 
+    def cpu_s(self) -> float:
+        """CPU seconds that the console has taken so far: what a busy machine does not stretch."""
+        taken = psutil.Process(self._process.pid).cpu_times()
+        return taken.user + taken.system
+
     def close(self) -> None:
         """End the console."""
         self._process.kill()
@@ -128,8 +134,8 @@ class Screen:
         os.close(self._own)
 
 
-def once(planner: Relay, goal: str, card: bytes, pause_s: float) -> tuple[float, float]:
-    """Seconds from Enter to the card besides the planner's, and the planner's."""
+def once(planner: Relay, goal: str, card: bytes, pause_s: float) -> tuple[float, float, float]:
+    """Seconds from Enter to the card besides the planner's, the planner's, and CPU seconds of the console meanwhile."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "notes").mkdir()
@@ -140,12 +146,14 @@ def once(planner: Relay, goal: str, card: bytes, pause_s: float) -> tuple[float,
         try:
             screen.shows(b"goal ")
             time.sleep(pause_s)
+            before = screen.cpu_s()
             pressed = screen.type(goal)
             seen = screen.shows(card)
+            cpu = screen.cpu_s() - before
         finally:
             screen.close()
     thought = sum(end - begun for begun, end in planner.spans)
-    return seen - pressed - thought, thought
+    return seen - pressed - thought, thought, cpu
 
 
 def found_in() -> float:
@@ -167,13 +175,17 @@ def main() -> None:
         for number in range(args.rounds):
             for card, (goal, text) in GOALS.items():
                 for when, pause_s in PAUSES_S.items():
-                    besides, thought = once(planner, goal, text, pause_s)
+                    besides, thought, cpu = once(planner, goal, text, pause_s)
                     rows.setdefault(f"{card}, {when}", []).append(besides)
+                    rows.setdefault(f"{card}, {when}, CPU", []).append(cpu)
                     rows.setdefault("finding the server", []).append(found_in())
-                    print(f"{number} {card:9} {when:8} {besides:5.2f} s, planner {thought:5.2f} s", flush=True)
+                    print(
+                        f"{number} {card:9} {when:8} {besides:5.2f} s, CPU {cpu:4.2f} s, planner {thought:5.2f} s",
+                        flush=True,
+                    )
     print(f"Enter to the first card besides the planner, {args.rounds} rounds: median and largest, seconds")
     for name, seconds in rows.items():
-        print(f"  {name:18} {statistics.median(seconds):5.2f} {max(seconds):5.2f}")
+        print(f"  {name:24} {statistics.median(seconds):5.2f} {max(seconds):5.2f}")
     if args.json:
         args.json.write_text(json.dumps(rows, indent=1))
 
