@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import httpx
 
-from nightsmith.model.planner_server import ADAPTER, ensure
+from nightsmith.model.planner_server import ADAPTER, LOGIT_BIAS, ensure
 from nightsmith.model.pull import PlannerUnavailable
 from nightsmith.record.errors import NightsmithError
 
@@ -89,6 +89,8 @@ class ChatBackend:
                 "json_schema": {"name": "answer", "strict": True, "schema": schema},
             },
         }
+        if self.url is None and self.adapter == ADAPTER:
+            body["logit_bias"] = [list(pair) for pair in LOGIT_BIAS]
         started = time.monotonic()
         answer = await self._ask(body)
         return _completion(answer, time.monotonic() - started)
