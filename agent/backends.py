@@ -79,7 +79,7 @@ class ChatBackend:
 
         Raises PlannerUnavailable when the server cannot be reached, refuses, or answers outside the protocol.
         """
-        body = {
+        body: dict[str, Any] = {
             "messages": messages,
             "max_tokens": max_tokens,
             "temperature": temperature,
