@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 import pytest
 
 POLL_S = 0.3
+GONE_S = 60.0
 NIGHTSMITH = f"{sys.executable} -m nightsmith.agent.cli"
 
 
@@ -45,8 +47,12 @@ class Terminal:
         self._tmux("set-option", "-g", "history-limit", "5000")
 
     def kill(self) -> None:
-        """Close the window as a lost connection does: everything in it gets SIGHUP."""
+        """Close the window as a lost connection does: everything in it gets SIGHUP. Returns once it is gone."""
+        shell = int(self._tmux("list-panes", "-t", "person", "-F", "#{pane_pid}"))
+        inside = [child for child in psutil.Process(shell).children(recursive=True) if os.getsid(child.pid) == shell]
         self._tmux("kill-server")
+        _, alive = psutil.wait_procs(inside, timeout=GONE_S)
+        assert not alive, f"Outlived their terminal by {GONE_S:.0f} s: {alive}"
 
     def type(self, text: str) -> None:
         """Type a line, with Enter."""
