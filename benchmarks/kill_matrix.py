@@ -37,6 +37,8 @@ def bench(study: str, folder: Path) -> AbstractContextManager[tiny_study.Bench]:
 
 GOALS = {"pretrain": tiny_study.GOAL, "sft": tuning_study.GOAL}
 """What is run: from scratch, or a fine-tuning in two stages."""
+FOLDER = "study"
+"""The same for every run: a row's id, and so the order of the rows, holds the name of its table's folder."""
 
 
 def facts(place: tiny_study.Bench) -> dict[str, Any]:
@@ -95,7 +97,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
         started = time.monotonic()
-        with bench(args.study, root / "undisturbed") as place:
+        with bench(args.study, root / "undisturbed" / FOLDER) as place:
             code = place.run("run", GOALS[args.study], "--yes", "--json").returncode
             expected = facts(place)
         wall_s = time.monotonic() - started
@@ -104,7 +106,7 @@ def main() -> int:
         for number in range(args.first, args.moments):
             at_s = wall_s * (number + 0.5) / args.moments
             victim = "agent" if number % 2 == 0 else "worker"
-            found, ended, note = disturbed(args.study, root / f"run{number}", at_s, victim)
+            found, ended, note = disturbed(args.study, root / f"run{number}" / FOLDER, at_s, victim)
             same = found == expected and ended == code
             rows.append({"at_s": round(at_s, 1), "victim": victim, "same": same, "exit": ended, "note": note})
             print(f"{at_s:6.1f} s  {victim:6}  {'same' if same else f'DIFFERS {found}'}  {note}", flush=True)

@@ -153,6 +153,31 @@ def open_client(ws: Workspace) -> Any:
     """MLflow's client on the workspace's own database: offline, quiet, without telemetry, in WAL mode."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")
+    try:
+        return _client(ws)
+    except Exception:  # tables that a kill left half made cannot be mended; without our experiment nothing is in them
+        if _has_experiment(ws):
+            raise
+        _drop_tables(ws)
+        return _client(ws)
+
+
+def _drop_tables(ws: Workspace) -> None:
+    """Empty MLflow's database where it lies: MLflow may keep connections to the file."""
+    with closing(sqlite3.connect(ws.root / DATABASE, timeout=20)) as db, db:
+        for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall():
+            if not name.startswith("sqlite_"):
+                db.execute(f'DROP TABLE "{name}"')
+
+
+def _has_experiment(ws: Workspace) -> bool:
+    with closing(sqlite3.connect(ws.root / DATABASE, timeout=20)) as db:
+        if db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'experiments'").fetchone() is None:
+            return False
+        return db.execute("SELECT 1 FROM experiments WHERE name = ?", (EXPERIMENT,)).fetchone() is not None
+
+
+def _client(ws: Workspace) -> Any:
     # MLflow leaves the journal mode at `delete`. In WAL its UI can read while a study writes, and its tables are made
     # in half the time: hence before the client, which makes them.
     with closing(sqlite3.connect(ws.root / DATABASE, timeout=20)) as db:

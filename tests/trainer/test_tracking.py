@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 from judged_study import HYPOTHESIS, JudgedStudy, result, verdict
@@ -265,6 +266,28 @@ def test_a_projection_killed_halfway_is_completed_by_the_next(made):
     assert 0 < len(shown(made)) < 1 + len(rows_of(made))
     tracking.project(made.ws, made.study)
     assert tracking.differences(made.ws, made.study) == []
+
+
+def make_tables_by_half(root):
+    """Make MLflow's tables, but not the version that says so, and die."""
+    workspace = open_workspace(root)
+    tracking.open_client(workspace)
+    with closing(sqlite3.connect(workspace.root / tracking.DATABASE)) as db, db:
+        db.execute("DELETE FROM alembic_version")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_tables_that_a_kill_left_half_made_are_made_anew(tmp_path):
+    ws = open_workspace(tmp_path / ".nightsmith")
+    process = multiprocessing.get_context("spawn").Process(target=make_tables_by_half, args=(ws.root,))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    made = JudgedStudy.started(ws)
+    made.baseline(2.9, 3.0, 3.1)
+    tracking.project(ws, made.study)
+    assert tracking.differences(ws, made.study) == []
 
 
 def test_two_that_project_at_once_write_each_run_once(made):
