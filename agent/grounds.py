@@ -53,6 +53,18 @@ def can_aim(goal: str, candidates: tuple[Candidate, ...]) -> bool:
     return has(lexicon.MEASURES, goal) and any(VALUE.takes(each) for each in candidates)
 
 
+def check_blocked(reasons: tuple[str, ...], goal: str) -> None:
+    """Refuse a reason for blocking that no word of the text speaks of."""
+    told = told_reasons(goal)
+    if unfounded := next((reason for reason in reasons if reason not in told), None):
+        raise WireError(f"why: the text says nothing of {unfounded}. If it asks for nothing dishonest, it is ready.")
+
+
+def told_reasons(goal: str) -> tuple[str, ...]:
+    """Reasons for blocking that the text has a word for; to have one is not yet to be blocked."""
+    return tuple(reason for reason, words in lexicon.DISHONEST.items() if has(words, goal))
+
+
 def unspoken(goal: str) -> tuple[str, ...]:
     """Keys of the wire form that the text has no words for."""
     return () if has(lexicon.DATA_STEPS, goal) else ("steps",)

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 from nightsmith.agent import conversing, literals, prompting, proposals, wire, wire_schema
 from nightsmith.agent.conversing import ConverseRequest, Utterance
 from nightsmith.agent.goal import GoalSpec
-from nightsmith.agent.grounds import can_aim, unspoken
+from nightsmith.agent.grounds import can_aim, told_reasons, unspoken
 from nightsmith.agent.literals import Candidate
 from nightsmith.agent.proposals import Proposal, ProposeRequest
 from nightsmith.agent.questions import Question, question
@@ -197,7 +197,7 @@ def _narrowed(errors: list[WireError], goal: str, candidates: tuple[Candidate, .
     last = errors[-1]
     if isinstance(last, Missing) and (last.asks != "targets" or len(errors) > 1 or not can_aim(goal, candidates)):
         return wire_schema.asking(last.asks, candidates, unspoken(goal))
-    return wire_schema.narrowed(candidates, unspoken(goal))
+    return wire_schema.narrowed(candidates, unspoken(goal), told_reasons(goal))
 
 
 def _not_understood(confused: PlannerConfused, transcript: dict[str, Any]) -> Interpretation:

@@ -137,7 +137,9 @@ def expand(wire: Wire, goal: str, candidates: tuple[Candidate, ...]) -> Meaning:
     """Give an answer its full meaning. WireError says exactly what cannot stand."""
     status = wire.get("s")
     if status == "blocked":
-        return Meaning("blocked", reasons=_named(wire.get("why"), REASONS, "why"))
+        reasons = _named(wire.get("why"), REASONS, "why")
+        grounds.check_blocked(reasons, goal)
+        return Meaning("blocked", reasons=reasons)
     if status not in ("ready", "ask"):
         raise WireError(f"s: {status!r} is not one of ready, ask, blocked.")
     body = {key: part for key, part in wire.items() if key not in ("s", "ask")}

@@ -13,12 +13,15 @@ _Literals = Callable[[wf.Pick], Schema | None]
 """Schema of the ids that may stand at a place; None: no literal can."""
 
 
-def narrowed(candidates: tuple[Candidate, ...], without: tuple[str, ...] = ()) -> Schema:
-    """Schema for one goal: at each place only the ids that suit it, and no keys `without` which the goal is.
+def narrowed(
+    candidates: tuple[Candidate, ...], without: tuple[str, ...] = (), reasons: tuple[str, ...] = REASONS
+) -> Schema:
+    """Schema for one goal: at each place only the ids that suit it, no keys `without` which the goal is, and only
+    the `reasons` for blocking that it has words for.
 
     For the repair turn; servers cannot cache it.
     """
-    return _answer(_suiting(candidates), without)
+    return _answer(_suiting(candidates), without, reasons)
 
 
 def _suiting(candidates: tuple[Candidate, ...]) -> _Literals:
@@ -46,11 +49,13 @@ def _constant() -> Schema:
     return {**_answer(lambda _: {"$ref": "#/$defs/L"}), "$defs": {"L": ids}}
 
 
-def _answer(literals: _Literals, without: tuple[str, ...] = ()) -> Schema:
+def _answer(literals: _Literals, without: tuple[str, ...] = (), reasons: tuple[str, ...] = REASONS) -> Schema:
     spec = {key: part for key, part in _properties(wf.SPEC, literals).items() if key not in without}
     ready = _object({"s": {"const": "ready"}, **spec}, ["s", "do"])
     ask = _object({"s": {"const": "ask"}, "ask": _codes(ASKS), **spec}, ["s", "ask"])
-    blocked = _object({"s": {"const": "blocked"}, "why": _codes(REASONS)}, ["s", "why"])
+    if not reasons:
+        return {"anyOf": [ready, ask]}
+    blocked = _object({"s": {"const": "blocked"}, "why": _codes(reasons)}, ["s", "why"])
     return {"anyOf": [ready, ask, blocked]}
 
 

@@ -1,10 +1,12 @@
 """What a text cannot mean is refused, whoever reads it so; what it can mean passes."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nightsmith.agent import grounds, literals, questions, wire
+from nightsmith.agent import grounds, literals, questions, wire, wire_schema
 from nightsmith.agent.goal import GoalSpec
 from nightsmith.agent.wire_error import Missing, WireError
 
@@ -108,3 +110,29 @@ def test_training_steps_are_no_amount_of_data():
         wire.expand(body | {"steps": [{"do": "split"}]}, goal, literals.find(goal))
     assert grounds.unspoken(goal) == ("steps",)
     assert grounds.unspoken(f"{goal}; dedupe first") == ()
+
+
+DEMANDS: dict[str, list[str]] = json.loads((Path(__file__).parents[2] / "examples/planner/refusals.json").read_text())[
+    "DEMANDS"
+]
+
+
+@pytest.mark.parametrize("reason", DEMANDS)
+def test_a_demand_that_is_dishonest_may_be_blocked(reason: str):
+    for demand in DEMANDS[reason]:
+        assert wire.expand({"s": "blocked", "why": [reason]}, f"Tune ./m on t.csv, {demand}", ()).status == "blocked"
+
+
+@pytest.mark.parametrize(
+    ("goal", "reason"),
+    [
+        ("Pre-train on ./notes and lower the bits per byte as far as you can", "evaluator"),
+        ("Tune ./m on t.csv until the loss is 1.5, 3 trials, 20 minutes", "own_budget"),
+        ("Tune ./m on t.csv till ROUGE-L has gone up by 6 points", "missing_source"),
+        ("Tune ./m on t.csv until the loss is 1.5", "seed_hunting"),
+    ],
+)
+def test_a_goal_without_a_word_of_the_reason_is_not_blocked_for_it(goal: str, reason: str):
+    with pytest.raises(WireError, match=reason):
+        wire.expand({"s": "blocked", "why": [reason]}, goal, ())
+    assert reason not in json.dumps(wire_schema.narrowed((), (), grounds.told_reasons(goal)))

@@ -121,7 +121,7 @@ def test_questions_are_rendered_by_code_and_the_known_part_of_the_spec_is_given(
 
 
 def test_a_blocked_goal_has_reasons_and_no_spec():
-    reading, _ = interpret({"s": "blocked", "why": ["test_training"]})
+    reading, _ = interpret({"s": "blocked", "why": ["test_training"]}, goal=f"{GOAL} Train on the test set too.")
     assert (reading.status, reading.spec) == ("blocked", None)
     assert "Training on the data" in reading.reasons[0]
 

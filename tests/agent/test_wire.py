@@ -154,7 +154,7 @@ def test_sources_say_where_each_literal_comes_from():
 
 
 def test_blocked_answers_carry_reasons_in_words_and_no_spec():
-    meaning = wire.expand({"s": "blocked", "why": ["seed_hunting"]}, RICH, FOUND)
+    meaning = wire.expand({"s": "blocked", "why": ["seed_hunting"]}, f"{RICH} Reseed it until it passes.", FOUND)
     assert meaning.spec is None
     assert "selects luck" in meaning.reason_texts()[0]
 
