@@ -49,9 +49,11 @@ class Terminal:
     def kill(self) -> None:
         """Close the window as a lost connection does: everything in it gets SIGHUP. Returns once it is gone."""
         shell = int(self._tmux("list-panes", "-t", "person", "-F", "#{pane_pid}"))
+        # A server that still exits would take the next window with it.
+        server = psutil.Process(int(self._tmux("display-message", "-p", "#{pid}")))
         inside = [child for child in psutil.Process(shell).children(recursive=True) if os.getsid(child.pid) == shell]
         self._tmux("kill-server")
-        _, alive = psutil.wait_procs(inside, timeout=GONE_S)
+        _, alive = psutil.wait_procs([*inside, server], timeout=GONE_S)
         assert not alive, f"Outlived their terminal by {GONE_S:.0f} s: {alive}"
 
     def type(self, text: str) -> None:
