@@ -6,8 +6,8 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from prompt_toolkit.output import Output
 
 REFRESH_S = 0.25
+GATHER_S = 0.02
+"""What is printed within so long is drawn at once."""
 SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 PLAIN_STATUS_S = 20.0
 """How often a terminal without moving lines is told how things stand."""
@@ -164,11 +166,15 @@ class PromptLine:
             output=to,
         )
 
-    def open(self) -> AbstractContextManager[Any]:
+    @contextmanager
+    def open(self) -> Generator[None]:
         """What is printed meanwhile goes above the prompt; colours of ours pass, strangers' were taken out before."""
-        from prompt_toolkit.patch_stdout import patch_stdout
+        from prompt_toolkit.patch_stdout import StdoutProxy
 
-        return patch_stdout(raw=True)
+        # prompt_toolkit's own patch_stdout gathers what is printed for 0.2 s: a person would wait for every card.
+        above = StdoutProxy(sleep_between_writes=GATHER_S, raw=True)
+        with above, redirect_stdout(above), redirect_stderr(above):
+            yield
 
     async def read(self) -> str:
         """The next line. A held paste is put back whole; one that is lost raises CannotRead."""
