@@ -31,15 +31,16 @@ class Adapted:
     """Parameters of model and adapters."""
 
 
-def add_adapters(model: nn.Module, *, base: Path, rank: int, alpha: float, seed: int) -> Any:
+def add_adapters(model: nn.Module, *, base: Path, rank: int, alpha: float, seed: int, task: str = "CAUSAL_LM") -> Any:
     """The model with fresh adapters on every linear layer but the output, and on routed experts.
 
     Args:
-        model: a whole causal language model; it is changed.
+        model: a whole model; it is changed.
         base: its folder, which the adapter will name.
         rank: rank of the adapters.
         alpha: they are scaled by alpha / rank.
         seed: seeds torch's generator; equal seeds give equal bits.
+        task: PEFT's name of what the model is for; with `SEQ_CLS` its head is trained whole.
     """
     torch.manual_seed(seed)
     config = LoraConfig(
@@ -47,7 +48,7 @@ def add_adapters(model: nn.Module, *, base: Path, rank: int, alpha: float, seed:
         lora_alpha=alpha,  # pyright: ignore[reportArgumentType]
         target_modules="all-linear",
         target_parameters=expert_weights(model) or None,
-        task_type="CAUSAL_LM",
+        task_type=task,  # pyright: ignore[reportArgumentType]
         base_model_name_or_path=str(base),
     )
     adapted = get_peft_model(model, config)  # pyright: ignore[reportArgumentType]

@@ -26,7 +26,7 @@ from nightsmith.record.offline import OFFLINE
 from nightsmith.trainer import runfolder
 from nightsmith.trainer.attempt import Attempt, Ended
 from nightsmith.trainer.journal import JOURNAL, Journal
-from nightsmith.trainer.spec import LaunchSpec, RunResult, RunSpec, RunStatus, SftSpec, TrainSpec
+from nightsmith.trainer.spec import LaunchSpec, PostTraining, RunResult, RunSpec, RunStatus, TrainSpec
 
 RUNNERS = {kind: f"nightsmith.trainer.{kind}" for kind in ("pretrain", "sft", "evaluate")}
 """Kind of job -> module with `run(attempt, spec)`; imported once the attempt is claimed, as torch takes seconds."""
@@ -156,7 +156,7 @@ def require_inputs(spec: RunSpec) -> None:
     """Raise NightsmithError for an absent input now, and not after the seconds that importing torch takes."""
     if isinstance(spec, TrainSpec):
         inputs = [spec.data] + ([spec.dev_suite.data] if spec.dev_suite else [])
-        inputs += [spec.model.path] if isinstance(spec, SftSpec) else []
+        inputs += [spec.model.path] if isinstance(spec, PostTraining) else []
     else:
         inputs = [spec.checkpoint, spec.suite.data]
     absent = [path for path in inputs if not Path(path).exists()]

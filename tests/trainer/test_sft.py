@@ -22,8 +22,8 @@ from nightsmith.model.files import WEIGHTS, weights_digest
 from nightsmith.model.load import load, load_tokenizer
 from nightsmith.trainer import runfolder
 from nightsmith.trainer.journal import JOURNAL, read_journal
-from nightsmith.trainer.sft import STEPS
 from nightsmith.trainer.spec import ModelRef, RunResult, RunStatus, SftSpec
+from nightsmith.trainer.trl_job import STEPS
 
 torch.set_num_threads(1)
 ALL = [(family, adaptation) for family in FAMILIES for adaptation in ("lora", "full")]
