@@ -34,7 +34,7 @@ class ReasoningGymReward(_Reward):
 
 
 class ExactMatchReward(_Reward):
-    """1 where the completion is the row's reference answer but for white space (`evals.answers.exact_match`), else 0."""
+    """1 where the completion is the row's reference answer but for white space (`evals.answers`), else 0."""
 
     kind: Literal["exact_match"] = "exact_match"
     """Discriminator of the union."""

@@ -49,7 +49,7 @@ class MonitorLimits(Contract):
     min_entropy_ratio: float | None = Field(default=0.02, gt=0, lt=1)
     """`entropy`: fall below the first steps' entropy by this factor, without a rise of what is rewarded."""
     max_length_ratio: float | None = Field(default=3.0, gt=1)
-    """`length`: completions longer or shorter than the first ones by this factor (and 8 tokens), without such a rise."""
+    """`length`: completions longer or shorter than the first by this factor (and 8 tokens), without such a rise."""
     max_clipped_share: float | None = Field(default=0.95, gt=0, le=1)
     """`length`: share of completions that were cut at their longest, over a whole window, without such a rise."""
     spike: float | None = Field(default=12.0, gt=1)

@@ -5,15 +5,12 @@ What is not trained has the label -100.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
-from pathlib import Path
 from typing import Any
 
-from nightsmith.evals.suite import EvidenceAltered
 from nightsmith.model.chat_rows import ChatFormat, TokenRow, parse_messages, parse_tools
-from nightsmith.record.digest import file_digest
 from nightsmith.record.errors import NightsmithError
 from nightsmith.trainer.spec import SftSpec
+from nightsmith.trainer.training_file import read_columns
 
 IGNORED = -100
 NAMED_ROWS = 5
@@ -56,7 +53,8 @@ def training_rows(spec: SftSpec, tokenizer: Any) -> TrainingRows:
 
 
 def _chat(spec: SftSpec, tokenizer: Any) -> TrainingRows:
-    names, texts, tools = _chat_columns(spec)
+    table = _columns(spec, "messages", optional=("tools",))
+    names, texts, tools = table["row_id"], table["messages"], table["tools"]
     chat = ChatFormat(tokenizer)
     rows = chat.render(list(map(parse_messages, texts, names)), list(map(parse_tools, tools, names)))
     rendered = [(name, row) for name, found in zip(names, rows, strict=True) for row in found]
@@ -108,7 +106,7 @@ def _labels(row: TokenRow) -> list[int]:
 
 def _text(spec: SftSpec, tokenizer: Any) -> TrainingRows:
     """Every token of every text and its EOS, cut into rows of `max_len`: no row holds two texts."""
-    texts = _strings(_table(spec, "text"), "text")
+    texts = _columns(spec, "text")["text"]
     end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
     pieces = [
         tokens[start : start + spec.max_len]
@@ -120,30 +118,6 @@ def _text(spec: SftSpec, tokenizer: Any) -> TrainingRows:
     return TrainingRows(rows, rows)
 
 
-def _chat_columns(spec: SftSpec) -> tuple[list[str], list[str], list[str]]:
-    """Row ids, messages, and tools where the data have such a column."""
-    table = _table(spec, "messages")
-    tools = _strings(table, "tools") if "tools" in table.column_names else [""] * len(table)
-    return _strings(table, "row_id"), _strings(table, "messages"), tools
-
-
-def _strings(table: Any, column: str) -> list[str]:
-    return ["" if value is None else str(value) for value in table[column].to_pylist()]
-
-
-def _table(spec: SftSpec, column: str) -> Any:
-    """The training data, with that column. Raises EvidenceAltered, NightsmithError."""
-    path = Path(spec.data)
-    if (found := file_digest(path)) != spec.data_digest:
-        raise EvidenceAltered(
-            f"The training data {path} has SHA-256 {found[:12]}, the spec names {spec.data_digest[:12]}: it was "
-            "changed. Build the dataset again and start with its digest."
-        )
-    parquet: Any = import_module("pyarrow.parquet")
-    table = parquet.read_table(path)
-    if column not in table.column_names:
-        raise NightsmithError(
-            f"{path} has no column {column!r} (columns: {', '.join(table.column_names)}). Build the dataset with "
-            f"rows={spec.rows!r}."
-        )
-    return table
+def _columns(spec: SftSpec, column: str, optional: tuple[str, ...] = ()) -> dict[str, list[str]]:
+    hint = f"Build the dataset with rows={spec.rows!r}."
+    return read_columns(spec.data, spec.data_digest, ("row_id", column), optional=optional, hint=hint)
