@@ -1,1 +1,1 @@
-"""Isolation for code that an agent wrote."""
+"""Isolation for code that an agent or a user wrote: rewards, generated programs. `choice.choose` finds a backend."""
