@@ -1,5 +1,6 @@
-"""The only loader of models: Hugging Face causal language models, our own checkpoints, and LoRA adapters on either."""
+"""The only loader of models: Hugging Face causal language models, our checkpoints, reward models, adapters on any."""
 
+import copy
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -8,10 +9,16 @@ from typing import Any, cast
 
 import torch
 import transformers
+from accelerate import init_empty_weights
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+)
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.models.mistral4.configuration_mistral4 import Mistral4Config
 
@@ -52,6 +59,63 @@ def load(checkpoint: Path, *, dtype: torch.dtype = torch.float32) -> Any:
         load_weights(model, checkpoint)
         return model.to(dtype).eval()
     return _load_other(checkpoint, config, dtype).eval()
+
+
+def load_reward_model(checkpoint: Path, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Any:
+    """A model that gives a text one score, at its last token: a trained reward model, or the beginning of one.
+
+    Args:
+        checkpoint: a reward model or an adapter of one, else a causal language model (or an adapter on it), whose
+            layers get a new head.
+        seed: seeds torch's generator for a new head.
+        dtype: of its weights.
+
+    Raises:
+        NightsmithError: as `load`; or transformers has no such head for the model's family.
+    """
+    if (checkpoint / ADAPTER_CONFIG).is_file() and _task(checkpoint) == "SEQ_CLS":
+        weight_files(checkpoint)
+        from nightsmith.model.lora import attach, base_of
+
+        base = load_reward_model(base_of(checkpoint), dtype=dtype)
+        return attach(base, checkpoint, trainable=False).merge_and_unload().eval()
+    if not (checkpoint / ADAPTER_CONFIG).is_file() and is_reward_model(config := read_config(checkpoint)):
+        _require_readable(weight_files(checkpoint))
+        return _load_other(checkpoint, config, dtype, AutoModelForSequenceClassification).eval()
+    return _with_score(load(checkpoint, dtype=dtype), checkpoint, seed)
+
+
+def is_reward_model(config: dict[str, Any]) -> bool:
+    """Whether a model's config is one that gives scores."""
+    return any(name.endswith("ForSequenceClassification") for name in config.get("architectures") or ())
+
+
+def _task(adapter: Path) -> str | None:
+    """What an adapter's model is for, in PEFT's words."""
+    try:
+        return json.loads((adapter / ADAPTER_CONFIG).read_text()).get("task_type")
+    except (ValueError, AttributeError):
+        return None
+
+
+def _with_score(model: Any, checkpoint: Path, seed: int) -> Any:
+    """The layers of a causal language model under a new head with one output."""
+    config = copy.deepcopy(model.config)
+    config.num_labels = 1
+    try:
+        with init_empty_weights(include_buffers=False):
+            scorer: Any = AutoModelForSequenceClassification.from_config(config)
+        head = scorer.score
+    except (ValueError, AttributeError) as error:
+        raise NightsmithError(
+            f"transformers {transformers.__version__} has no reward model for the family {config.model_type!r} of "
+            f"{checkpoint}. Start from another model."
+        ) from error
+    scorer.base_model.load_state_dict(model.base_model.state_dict(), assign=True)
+    torch.manual_seed(seed)
+    scorer.score = nn.Linear(head.in_features, 1, bias=False, dtype=model.dtype)
+    nn.init.normal_(scorer.score.weight, std=config.get_text_config().initializer_range)
+    return scorer.eval()
 
 
 def load_weights(model: nn.Module, checkpoint: Path) -> None:
@@ -101,9 +165,10 @@ def read_config(checkpoint: Path) -> dict[str, Any]:
     return config
 
 
-def _load_other(checkpoint: Path, config: dict[str, Any], dtype: torch.dtype) -> Any:
+def _load_other(checkpoint: Path, config: dict[str, Any], dtype: torch.dtype, kind: Any = None) -> Any:
+    """Through transformers; `kind`: an Auto class, where it is not the config that says which."""
     transformers.logging.disable_progress_bar()
-    model_class, options = _class_of(checkpoint, config)
+    model_class, options = _class_of(checkpoint, config) if kind is None else (kind, {})
     try:
         model, report = model_class.from_pretrained(
             checkpoint, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True,

@@ -13,11 +13,17 @@ from typing import Any, cast
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
+from transformers.modeling_layers import GenericForSequenceClassification
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.auto.configuration_auto import AutoConfig
-from transformers.models.auto.modeling_auto import AutoModelForCausalLM
+from transformers.models.auto.modeling_auto import AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers.models.mistral4.configuration_mistral4 import Mistral4Config
-from transformers.models.mistral4.modeling_mistral4 import Mistral4ForCausalLM, yarn_apply_mscale
+from transformers.models.mistral4.modeling_mistral4 import (
+    Mistral4ForCausalLM,
+    Mistral4Model,
+    Mistral4PreTrainedModel,
+    yarn_apply_mscale,
+)
 
 from nightsmith.model.presets import BOS, BYTE_VOCABULARY, EOS, PAD, Architecture, BalanceMode, balance_mode
 from nightsmith.model.router import BIAS, Batch, Small4Router, data_parallel_groups, routers
@@ -113,19 +119,20 @@ _IDENTITY = ("model_type", "architectures", "transformers_version", "dtype", "he
 """Entries of a config's dict that name its class, or follow from others."""
 
 
-class Small4ForCausalLM(Mistral4ForCausalLM):
-    """Mistral4ForCausalLM with Small4Router in every layer and the config's softmax scale."""
+class _Small4(Mistral4PreTrainedModel):
+    """What every head on Small 4's layers shares: Small4Router in each of them, the config's softmax scale."""
 
     config_class = Small4Config
     _keep_in_fp32_modules_strict = [BIAS]
 
-    def __init__(self, config: Small4Config) -> None:
-        super().__init__(config)
-        for layer in cast(Any, self.model.layers):
+    def _become_small4(self) -> None:
+        """Turn the Mistral4 layers of `self.model` into Small 4's; once, in `__init__`."""
+        config: Any = self.config
+        for layer in cast(Any, self.model).layers:
             layer.self_attn.scaling = config.attn_softmax_scale
             if hasattr(layer.mlp, "gate"):
                 layer.mlp.gate = Small4Router(config)
-        self.model.register_forward_pre_hook(self._begin_batch, with_kwargs=True)
+        cast(Any, self.model).register_forward_pre_hook(self._begin_batch, with_kwargs=True)
         self.post_init()
 
     def _begin_batch(self, _model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -137,7 +144,7 @@ class Small4ForCausalLM(Mistral4ForCausalLM):
             _is_token(kwargs.get("attention_mask"), kwargs["inputs_embeds"] if inputs is None else inputs),
             data_parallel_groups(self),
         )
-        for router in routers(self.model):
+        for router in routers(cast(Any, self.model)):
             router.begin(batch, counts=torch.is_grad_enabled())
 
     def _initialize_missing_keys(self, *args: Any, **kwargs: Any) -> None:
@@ -151,6 +158,25 @@ class Small4ForCausalLM(Mistral4ForCausalLM):
     def _can_set_experts_implementation(cls) -> bool:
         """The inherited check searches the class's own source file for a decorator that stands in Mistral4's."""
         return True
+
+
+class Small4ForCausalLM(_Small4, Mistral4ForCausalLM):
+    """Mistral4ForCausalLM as Small 4."""
+
+    def __init__(self, config: Small4Config) -> None:
+        super().__init__(config)
+        self._become_small4()
+
+
+class Small4ForSequenceClassification(GenericForSequenceClassification, _Small4):
+    """A score for a text, at its last token: a reward model."""
+
+    def __init__(self, config: Small4Config) -> None:
+        super(GenericForSequenceClassification, self).__init__(config)  # whose own would look for an AutoModel
+        self.num_labels = config.num_labels
+        self.model = Mistral4Model(config)
+        self.score = nn.Linear(config.hidden_size, config.num_labels or 1, bias=False)
+        self._become_small4()
 
 
 def _is_token(attention_mask: Any, inputs: Tensor) -> Tensor | None:
@@ -245,3 +271,4 @@ def _is_close(first: float | None, second: float | None) -> bool:
 
 AutoConfig.register("small4", Small4Config)
 AutoModelForCausalLM.register(Small4Config, Small4ForCausalLM)
+AutoModelForSequenceClassification.register(Small4Config, Small4ForSequenceClassification)
