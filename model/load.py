@@ -73,15 +73,24 @@ def load_reward_model(checkpoint: Path, *, seed: int = 0, dtype: torch.dtype = t
     Raises:
         NightsmithError: as `load`; or transformers has no such head for the model's family.
     """
-    if (checkpoint / ADAPTER_CONFIG).is_file() and _task(checkpoint) == "SEQ_CLS":
+    model = _scoring(checkpoint, seed, dtype)
+    # The score is read at the last token that is no padding, so padding must be the tokenizer's.
+    model.config.get_text_config().pad_token_id = load_tokenizer(checkpoint).pad_token_id
+    return model.eval()
+
+
+def _scoring(checkpoint: Path, seed: int, dtype: torch.dtype) -> Any:
+    if (checkpoint / ADAPTER_CONFIG).is_file():
+        if _task(checkpoint) != "SEQ_CLS":
+            return _with_score(load(checkpoint, dtype=dtype), checkpoint, seed)
         weight_files(checkpoint)
         from nightsmith.model.lora import attach, base_of
 
-        base = load_reward_model(base_of(checkpoint), dtype=dtype)
-        return attach(base, checkpoint, trainable=False).merge_and_unload().eval()
-    if not (checkpoint / ADAPTER_CONFIG).is_file() and is_reward_model(config := read_config(checkpoint)):
+        base = _scoring(base_of(checkpoint), seed, dtype)
+        return attach(base, checkpoint, trainable=False).merge_and_unload()
+    if is_reward_model(config := read_config(checkpoint)):
         _require_readable(weight_files(checkpoint))
-        return _load_other(checkpoint, config, dtype, AutoModelForSequenceClassification).eval()
+        return _load_other(checkpoint, config, dtype, AutoModelForSequenceClassification)
     return _with_score(load(checkpoint, dtype=dtype), checkpoint, seed)
 
 
@@ -115,7 +124,7 @@ def _with_score(model: Any, checkpoint: Path, seed: int) -> Any:
     torch.manual_seed(seed)
     scorer.score = nn.Linear(head.in_features, 1, bias=False, dtype=model.dtype)
     nn.init.normal_(scorer.score.weight, std=config.get_text_config().initializer_range)
-    return scorer.eval()
+    return scorer
 
 
 def load_weights(model: nn.Module, checkpoint: Path) -> None:

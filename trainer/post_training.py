@@ -1,8 +1,8 @@
 """Specs of the jobs that TRL trains: what all of them say, and what each method adds. Torch-free."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from nightsmith.evals.types import SuiteSpec
 from nightsmith.record.digest import Contract
@@ -66,3 +66,56 @@ class SftSpec(PostTraining):
     rows: Literal["chat", "text"] = "chat"
     """`chat`: column `messages` and perhaps `tools`, only assistant turns are trained; longer rows than `max_len` are
     left out and counted. `text`: column `text`, every token is trained; texts are cut into rows of `max_len`."""
+
+
+class DpoSpec(PostTraining):
+    """Training on pairs of answers by direct preference optimization (arXiv:2305.18290), through TRL.
+
+    `data` has columns `row_id`, `prompt`, `chosen` and `rejected`, texts or JSON lists of turns; pairs longer than
+    `max_len` are left out and counted. The reference is the model that training starts from: the log-probabilities that
+    it gives the answers are computed once, before the first step, and kept in the run folder.
+    """
+
+    kind: Literal["dpo"] = "dpo"
+    """Discriminator of the job union."""
+    beta: float = Field(default=0.1, gt=0, le=10)
+    """How much leaving the reference costs; larger stays nearer."""
+    loss_type: Literal[
+        "sigmoid", "hinge", "ipo", "robust", "exo_pair", "nca_pair", "sppo_hard", "aot", "apo_zero", "apo_down",
+        "sigmoid_norm",
+    ] = "sigmoid"  # fmt: skip
+    """Loss over the difference of log-ratios, by TRL's name; `sigmoid` is that of the paper."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
+    """Share of the pairs that are taken to be the wrong way round (`robust`, `exo_pair`)."""
+    learning_rate: float = Field(default=1e-5, gt=0, le=1)
+    """Peak learning rate of AdamW: TRL's default for whole models is 1e-6; adapters want about ten times as much."""
+
+    @model_validator(mode="after")
+    def _require_smoothing(self) -> Self:
+        if self.loss_type == "exo_pair" and self.label_smoothing == 0:
+            raise ValueError("loss_type 'exo_pair' needs a label_smoothing above 0, e.g. 0.001 (arXiv:2402.00856).")
+        return self
+
+
+class RewardSpec(PostTraining):
+    """Training of a reward model on pairs of answers, as in `DpoSpec`, through TRL: one score for a conversation."""
+
+    kind: Literal["reward"] = "reward"
+    """Discriminator of the job union."""
+    held_out: str | None = None
+    """Absolute path of a parquet file of pairs that are not trained on; the result's `eval/accuracy` is the share of
+    them in which the chosen answer scores higher. Null: not measured."""
+    held_out_digest: str | None = None
+    """SHA-256 of that file."""
+    center_rewards_coefficient: float | None = Field(default=None, gt=0, le=1)
+    """Weight of the squared sum of a pair's scores in the loss, which keeps scores near 0; null: none."""
+    learning_rate: float = Field(default=1e-4, gt=0, le=1)
+    """Peak learning rate of AdamW."""
+
+    @model_validator(mode="after")
+    def _require_pairs(self) -> Self:
+        if self.dev_suite is not None:
+            raise ValueError("A reward model writes no text: leave dev_suite out and name pairs as held_out.")
+        if (self.held_out is None) != (self.held_out_digest is None):
+            raise ValueError("held_out and held_out_digest belong together: give both or neither.")
+        return self

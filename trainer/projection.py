@@ -192,7 +192,9 @@ def _thinned(
 
 
 def _curve_figures(line: dict[str, Any]) -> dict[str, Any]:
-    return {metric: line.get(name) for name, metric in CURVES.items()}
+    """What every training has, and a method's own figures."""
+    own = cast("dict[str, Any]", line.get("metrics") or {})
+    return {metric: line.get(name) for name, metric in CURVES.items()} | {f"curve/{name}": own[name] for name in own}
 
 
 def _expert_figures(line: dict[str, Any]) -> dict[str, Any]:

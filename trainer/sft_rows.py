@@ -10,11 +10,9 @@ from typing import Any
 from nightsmith.model.chat_rows import ChatFormat, TokenRow, parse_messages, parse_tools
 from nightsmith.record.errors import NightsmithError
 from nightsmith.trainer.spec import SftSpec
-from nightsmith.trainer.training_file import read_columns
+from nightsmith.trainer.training_file import named, read_columns
 
 IGNORED = -100
-NAMED_ROWS = 5
-"""Row ids that an error names."""
 
 
 @dataclass(frozen=True)
@@ -67,16 +65,18 @@ def _chat(spec: SftSpec, tokenizer: Any) -> TrainingRows:
     )
 
 
-def audit(rows: Sequence[tuple[str, TokenRow]], stop_ids: Sequence[int]) -> None:
+def audit(rows: Sequence[tuple[str, TokenRow]], stop_ids: Sequence[int], *, may_be_empty: bool = False) -> None:
     """Refuse rows in which nothing but a stop token is trained, and rows in which an answer's end is not trained."""
     empty = [name for name, row in rows if not _says_something(row, stop_ids)]
-    if empty:
-        raise NightsmithError(f"{_named(empty)} no token to train on: the answer is empty. Leave such rows out.")
+    if empty and not may_be_empty:
+        raise NightsmithError(
+            f"Mask audit: {named(empty)} have no token to train on: the answer is empty. Leave such rows out."
+        )
     endless = [name for name, row in rows if not _ends(row, stop_ids)]
     if endless:
         raise NightsmithError(
-            f"{_named(endless)} an answer whose end is not trained, so the model would learn not to stop. The model's "
-            "chat template must end an assistant turn with a token such as EOS."
+            f"Mask audit: {named(endless)} have an answer whose end is not trained, so the model would learn not to "
+            "stop. The model's chat template must end an assistant turn with a token such as EOS."
         )
 
 
@@ -93,11 +93,6 @@ def _ends(row: TokenRow, stop_ids: Sequence[int]) -> bool:
         elif stretches[-1]:
             stretches.append([])
     return all(set(stretch) & set(stop_ids) for stretch in stretches if stretch)
-
-
-def _named(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMED_ROWS} more" if len(names) > NAMED_ROWS else ""
-    return f"Mask audit: {len(names)} row(s) ({', '.join(names[:NAMED_ROWS])}{more}) have"
 
 
 def _labels(row: TokenRow) -> list[int]:

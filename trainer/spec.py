@@ -8,13 +8,15 @@ from pydantic import Field, model_validator
 from nightsmith.evals.types import EvaluateSpec, Evaluation, SuiteSpec
 from nightsmith.model.presets import Architecture, BalanceMode, balance_mode
 from nightsmith.record.digest import Contract
-from nightsmith.trainer.post_training import ModelRef, PostTraining, SftSpec
+from nightsmith.trainer.post_training import DpoSpec, ModelRef, PostTraining, RewardSpec, SftSpec
 
 __all__ = [
+    "DpoSpec",
     "LaunchSpec",
     "ModelRef",
     "PostTraining",
     "PretrainSpec",
+    "RewardSpec",
     "RunResult",
     "RunSpec",
     "RunStatus",
@@ -78,9 +80,9 @@ class PretrainSpec(Contract):
         return self
 
 
-TrainSpec = PretrainSpec | SftSpec
+TrainSpec = PretrainSpec | PostTraining
 """Jobs that change weights."""
-RunSpec = Annotated[PretrainSpec | SftSpec | EvaluateSpec, Field(discriminator="kind")]
+RunSpec = Annotated[PretrainSpec | SftSpec | DpoSpec | RewardSpec | EvaluateSpec, Field(discriminator="kind")]
 """What one job does. Evaluations are jobs too: they draw on the same budget, leases and approvals."""
 
 

@@ -1,5 +1,7 @@
 """The published parquet file that a job trains on: its bytes checked, its columns as texts. Torch-free."""
 
+import json
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -8,11 +10,14 @@ from nightsmith.evals.suite import EvidenceAltered
 from nightsmith.record.digest import file_digest
 from nightsmith.record.errors import NightsmithError
 
+NAMED_ROWS = 5
+"""Row ids that an error names."""
+
 
 def read_columns(
     data: str, digest: str, columns: tuple[str, ...], *, optional: tuple[str, ...] = (), hint: str = ""
 ) -> dict[str, list[str]]:
-    """Column -> its values in the order of the file; nulls and absent optional columns are empty texts.
+    """Column -> its values in the order of the file; nulls and absent optional columns are "", nested values JSON.
 
     Args:
         data: path of the file.
@@ -44,4 +49,10 @@ def read_columns(
 
 
 def _texts(values: list[Any]) -> list[str]:
-    return ["" if value is None else str(value) for value in values]
+    return ["" if value is None else value if isinstance(value, str) else json.dumps(value) for value in values]
+
+
+def named(row_ids: Sequence[str]) -> str:
+    """`2 row(s) (a, b)`, for an error about them."""
+    more = f" and {len(row_ids) - NAMED_ROWS} more" if len(row_ids) > NAMED_ROWS else ""
+    return f"{len(row_ids)} row(s) ({', '.join(row_ids[:NAMED_ROWS])}{more})"

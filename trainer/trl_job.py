@@ -9,7 +9,7 @@ A new method is a module with a `Method` and the `run` that the worker calls:
 
 `build_trainer(job)` returns TRL's trainer made of `job.settings`, `job.model`, `job.tokenizer` and `job.rows`; this
 module adds the callback that watches it, resumes, saves and evaluates. Its spec derives from
-`post_training.PostTraining` and joins `spec.RunSpec` and `spec.TrainSpec`; its kind joins `worker.RUNNERS`.
+`post_training.PostTraining` and joins `spec.RunSpec`; its kind joins `worker.RUNNERS`.
 
 Equal spec and thread count give bit-equal weights on a CPU, whether the run was interrupted or not: TRL's checkpoint
 holds weights, optimizer, schedule and torch's generator, its data order is a function of seed and step, and `Progress`
@@ -68,6 +68,8 @@ class Job:
     """What `Method.rows` returned."""
     settings: dict[str, Any]
     """Arguments of TRL's configuration classes that all methods share; a method adds its own, or replaces one."""
+    resumed: bool
+    """Whether training goes on from a checkpoint."""
 
 
 def _every_step(spec: Any) -> int:  # noqa: ARG001
@@ -131,7 +133,8 @@ def _train(attempt: Attempt, spec: PostTraining, method: Method, final: Path) ->
     found = _newest(attempt.run_dir)
     model = _model(attempt, spec, method, found)
     progress = Progress.read(found) if found else Progress(_initial_digest(model, spec), metrics=rows.metrics())
-    trainer = _built(method, Job(attempt, spec, model, tokenizer, rows, settings(spec, attempt.run_dir, device.type)))
+    shared = settings(spec, attempt.run_dir, device.type)
+    trainer = _built(method, Job(attempt, spec, model, tokenizer, rows, shared, resumed=found is not None))
     watch = Watch(attempt, spec, progress, series=method.series, boundary=method.boundary(spec))
     trainer.add_callback(watch)
     attach_balancing(trainer)

@@ -26,9 +26,9 @@ from nightsmith.record.offline import OFFLINE
 from nightsmith.trainer import runfolder
 from nightsmith.trainer.attempt import Attempt, Ended
 from nightsmith.trainer.journal import JOURNAL, Journal
-from nightsmith.trainer.spec import LaunchSpec, PostTraining, RunResult, RunSpec, RunStatus, TrainSpec
+from nightsmith.trainer.spec import LaunchSpec, PostTraining, RewardSpec, RunResult, RunSpec, RunStatus, TrainSpec
 
-RUNNERS = {kind: f"nightsmith.trainer.{kind}" for kind in ("pretrain", "sft", "evaluate")}
+RUNNERS = {kind: f"nightsmith.trainer.{kind}" for kind in ("pretrain", "sft", "dpo", "reward", "evaluate")}
 """Kind of job -> module with `run(attempt, spec)`; imported once the attempt is claimed, as torch takes seconds."""
 
 TAKEN = 75
@@ -157,6 +157,7 @@ def require_inputs(spec: RunSpec) -> None:
     if isinstance(spec, TrainSpec):
         inputs = [spec.data] + ([spec.dev_suite.data] if spec.dev_suite else [])
         inputs += [spec.model.path] if isinstance(spec, PostTraining) else []
+        inputs += [spec.held_out] if isinstance(spec, RewardSpec) and spec.held_out else []
     else:
         inputs = [spec.checkpoint, spec.suite.data]
     absent = [path for path in inputs if not Path(path).exists()]

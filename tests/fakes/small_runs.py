@@ -1,20 +1,25 @@
 """Run folders of trainings that take seconds."""
 
 import json
+import os
+import signal
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from zygote import Zygote
 
 from nightsmith.evals.types import SuiteSpec
 from nightsmith.model.files import weights_digest
 from nightsmith.model.presets import PRESETS, Architecture
 from nightsmith.record.digest import file_digest
 from nightsmith.trainer import runfolder
+from nightsmith.trainer.journal import JOURNAL, read_journal
 from nightsmith.trainer.launch import local
-from nightsmith.trainer.spec import ModelRef, PretrainSpec, RunSpec, SftSpec
+from nightsmith.trainer.spec import DpoSpec, ModelRef, PretrainSpec, RewardSpec, RunResult, RunSpec, SftSpec
 
 TINY: Architecture = PRESETS["nano"].model_copy(update={"num_layers": 1, "seq_len": 32, "batch_size": 4})
 
@@ -71,6 +76,74 @@ def sft_spec(folder: Path, model: Path, **settings: Any) -> SftSpec:
     if "dev_suite" not in fields:
         fields["dev_suite"] = chat_suite(folder, PAIRS[:3])
     return SftSpec.model_validate(fields)
+
+
+PREFERENCES = [(q, a, "Weiter." if i % 2 else a[::-1]) for i, (q, a) in enumerate(PAIRS)]
+"""Questions, each with a better and a worse answer."""
+
+
+def write_preferences(path: Path, rows: Sequence[tuple[str, str, str]] = PREFERENCES) -> str:
+    """A parquet file of preferences; returns its digest."""
+    prompts = [json.dumps([{"role": "user", "content": q}]) for q, _, _ in rows]
+    columns = {
+        "row_id": [f"r{i:03}" for i in range(len(rows))],
+        "prompt": prompts,
+        "chosen": [better for _, better, _ in rows],
+        "rejected": [worse for _, _, worse in rows],
+    }
+    pq.write_table(pa.table(columns), path)
+    return file_digest(path)
+
+
+def _preferring(folder: Path, model: Path) -> dict[str, Any]:
+    train = folder / "preferences.parquet"
+    return {
+        "model": ModelRef(path=str(model), weights_digest=weights_digest(model)),
+        "data": str(train), "data_digest": write_preferences(train),
+        "num_steps": 3, "batch_size": 4, "learning_rate": 0.005, "lora_rank": 2,
+    }  # fmt: skip
+
+
+def dpo_spec(folder: Path, model: Path, **settings: Any) -> DpoSpec:
+    """A tiny training on preferences in the folder, not evaluated."""
+    return DpoSpec.model_validate(_preferring(folder, model) | settings)
+
+
+def reward_spec(folder: Path, model: Path, **settings: Any) -> RewardSpec:
+    """A tiny training of a reward model on preferences in the folder, measured on the same."""
+    fields = _preferring(folder, model)
+    held = {"held_out": fields["data"], "held_out_digest": fields["data_digest"]}
+    return RewardSpec.model_validate(fields | held | settings)
+
+
+def end_of(run_dir: Path, attempt: int = 1) -> RunResult:
+    """The result that an attempt left."""
+    result = runfolder.read_end(run_dir, attempt)
+    assert result is not None
+    return result
+
+
+def trained(zygote: Zygote, run_dir: Path, spec: RunSpec) -> RunResult:
+    """The result of a job that a worker runs to its end."""
+    assert zygote.run(prepare(run_dir, spec)) == 0, (run_dir / "log.txt").read_text()
+    return end_of(run_dir)
+
+
+def steps_of(run_dir: Path) -> list[dict[str, Any]]:
+    """Journal lines of the first and the last step, and of those between about every second."""
+    return [line for line in read_journal(run_dir / JOURNAL) if line["kind"] == "step"]
+
+
+def kill_after(zygote: Zygote, run_dir: Path, attempt: int, step: int) -> None:
+    """Start an attempt and kill -9 it once it has kept a checkpoint of that step, or a later one."""
+    pid = zygote.start(run_dir, attempt)
+    until = time.monotonic() + 60
+    while not any(line["kind"] == "checkpoint" and line["step"] >= step for line in read_journal(run_dir / JOURNAL)):
+        assert time.monotonic() < until, (run_dir / "log.txt").read_text()
+        time.sleep(0.002)
+    os.kill(pid, signal.SIGKILL)
+    assert zygote.wait(pid) == -signal.SIGKILL
+    assert runfolder.read_end(run_dir, attempt) is None
 
 
 def prepare(run_dir: Path, spec: RunSpec, *, time_limit_s: float = 60, attempt: int = 1) -> Path:

@@ -4,14 +4,13 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from small_runs import PAIRS, chat_suite, prepare, sft_spec, write_pairs
+from small_runs import PAIRS, chat_suite, end_of, kill_after, prepare, sft_spec, steps_of, trained, write_pairs
 from tiny_models import FAMILIES, TEMPLATE, write_model
 from torch.nn import functional as F
 from zygote import Zygote
@@ -20,9 +19,8 @@ from nightsmith.evals.suite import read_items
 from nightsmith.model.chat_rows import ChatFormat
 from nightsmith.model.files import WEIGHTS, weights_digest
 from nightsmith.model.load import load, load_tokenizer
-from nightsmith.trainer import runfolder
-from nightsmith.trainer.journal import JOURNAL, read_journal
-from nightsmith.trainer.spec import ModelRef, RunResult, RunStatus, SftSpec
+from nightsmith.trainer.journal import JOURNAL
+from nightsmith.trainer.spec import ModelRef, RunStatus, SftSpec
 from nightsmith.trainer.trl_job import STEPS
 
 torch.set_num_threads(1)
@@ -35,32 +33,14 @@ SLOW = [pytest.param(*each, marks=[] if each == ("llama", "lora") else pytest.ma
 """Every combination; all but one are left to the longer tests."""
 
 
-@pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
-    process = Zygote("sft")
-    yield process
-    process.close()
-
-
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     return write_model(tmp_path / "llama")
 
 
-def end_of(run_dir: Path, attempt: int = 1) -> RunResult:
-    result = runfolder.read_end(run_dir, attempt)
-    assert result is not None
-    return result
-
-
-def trained(zygote: Zygote, run_dir: Path, spec: SftSpec) -> RunResult:
-    assert zygote.run(prepare(run_dir, spec)) == 0, (run_dir / "log.txt").read_text()
-    return end_of(run_dir)
-
-
 def losses(run_dir: Path) -> list[float]:
     """Of the first and the last step, and of those between about every second."""
-    return [line["loss"] for line in read_journal(run_dir / JOURNAL) if line["kind"] == "step"]
+    return [line["loss"] for line in steps_of(run_dir)]
 
 
 def turns(pair: tuple[str, str]) -> list[Any]:
@@ -82,30 +62,30 @@ def loss_of_answers(folder: Path, pairs: list[tuple[str, str]]) -> float:
 
 
 @pytest.mark.parametrize(("family", "adaptation"), SLOW)
-def test_the_first_steps_loss_is_that_of_answers_and_their_ends_alone(zygote, tmp_path, family, adaptation) -> None:
+def test_the_first_steps_loss_is_that_of_answers_and_their_ends_alone(trl, tmp_path, family, adaptation) -> None:
     folder = write_model(tmp_path / family, family)
     spec = sft_spec(tmp_path, folder, adaptation=adaptation, num_steps=2, **WHOLE_BATCHES)
     before = loss_of_answers(folder, PAIRS)
-    result = trained(zygote, tmp_path / "run", spec)
+    result = trained(trl, tmp_path / "run", spec)
     assert losses(tmp_path / "run")[0] == pytest.approx(before, rel=2e-4)  # logged with four digits after the point
     assert loss_of_answers(Path(str(result.checkpoint)), PAIRS) < before
 
 
 @pytest.mark.parametrize(("family", "adaptation"), SLOW)
-def test_the_weights_that_are_kept_are_those_that_were_trained(zygote, tmp_path, family, adaptation) -> None:
+def test_the_weights_that_are_kept_are_those_that_were_trained(trl, tmp_path, family, adaptation) -> None:
     folder = write_model(tmp_path / family, family)
     spec = sft_spec(tmp_path, folder, adaptation=adaptation, num_steps=3, dev_suite=None, **WHOLE_BATCHES)
-    short = trained(zygote, tmp_path / "short", spec)
-    trained(zygote, tmp_path / "long", spec.model_copy(update={"num_steps": 4}))
+    short = trained(trl, tmp_path / "short", spec)
+    trained(trl, tmp_path / "long", spec.model_copy(update={"num_steps": 4}))
     kept = loss_of_answers(Path(str(short.checkpoint)), PAIRS)
     assert losses(tmp_path / "long")[-1] == pytest.approx(kept, rel=2e-4)
 
 
 @pytest.mark.parametrize(("family", "adaptation"), SLOW)
-def test_a_run_ends_with_weights_digests_and_answers_that_match_its_files(zygote, tmp_path, family, adaptation) -> None:
+def test_a_run_ends_with_weights_digests_and_answers_that_match_its_files(trl, tmp_path, family, adaptation) -> None:
     folder = write_model(tmp_path / family, family)
     base = weights_digest(folder)
-    result = trained(zygote, tmp_path / "run", sft_spec(tmp_path, folder, adaptation=adaptation))
+    result = trained(trl, tmp_path / "run", sft_spec(tmp_path, folder, adaptation=adaptation))
     checkpoint = Path(str(result.checkpoint))
     assert (result.status, result.num_steps) == (RunStatus.FINISHED, 3)
     assert result.checkpoint_digest == weights_digest(checkpoint)
@@ -123,14 +103,14 @@ def test_a_run_ends_with_weights_digests_and_answers_that_match_its_files(zygote
 
 
 @pytest.mark.parametrize(("family", "adaptation"), SLOW)
-def test_a_run_that_was_killed_twice_ends_with_equal_weights(zygote, tmp_path, family, adaptation) -> None:
+def test_a_run_that_was_killed_twice_ends_with_equal_weights(trl, tmp_path, family, adaptation) -> None:
     folder = write_model(tmp_path / family, family)
     spec = sft_spec(tmp_path, folder, adaptation=adaptation, num_steps=16, checkpoint_every_s=0.01)
-    calm = trained(zygote, tmp_path / "calm", spec.model_copy(update={"checkpoint_every_s": 60.0}))
+    calm = trained(trl, tmp_path / "calm", spec.model_copy(update={"checkpoint_every_s": 60.0}))
     torn = prepare(tmp_path / "torn", spec)
     for attempt, step in ((1, 2), (2, 7)):
-        kill_after(zygote, torn, attempt, step)
-    assert zygote.run(torn, attempt=3) == 0
+        kill_after(trl, torn, attempt, step)
+    assert trl.run(torn, attempt=3) == 0
     resumed = end_of(torn, attempt=3)
     assert resumed.num_steps == 16
     assert resumed.checkpoint_digest == calm.checkpoint_digest
@@ -144,67 +124,55 @@ def settings_of(folder: Path) -> dict[str, Any]:
     return {name: value for name, value in load(folder).config.to_diff_dict().items() if name != "pad_token_id"}
 
 
-def kill_after(zygote: Zygote, run_dir: Path, attempt: int, step: int) -> None:
-    """Start an attempt and kill -9 it once it has kept a checkpoint of that step, or a later one."""
-    pid = zygote.start(run_dir, attempt)
-    until = time.monotonic() + 60
-    while not any(line["kind"] == "checkpoint" and line["step"] >= step for line in read_journal(run_dir / JOURNAL)):
-        assert time.monotonic() < until, (run_dir / "log.txt").read_text()
-        time.sleep(0.002)
-    os.kill(pid, signal.SIGKILL)
-    assert zygote.wait(pid) == -signal.SIGKILL
-    assert runfolder.read_end(run_dir, attempt) is None
-
-
 @pytest.mark.slow
-def test_a_stopped_run_goes_on_from_its_checkpoint_to_the_same_weights(zygote, tmp_path, model) -> None:
+def test_a_stopped_run_goes_on_from_its_checkpoint_to_the_same_weights(trl, tmp_path, model) -> None:
     spec = sft_spec(tmp_path, model, num_steps=40)
-    calm = trained(zygote, tmp_path / "calm", spec)
+    calm = trained(trl, tmp_path / "calm", spec)
     stopped = prepare(tmp_path / "stopped", spec)
-    pid = zygote.start(stopped)
+    pid = trl.start(stopped)
     while not (stopped / JOURNAL).is_file() or not losses(stopped):
         time.sleep(0.002)
     os.kill(pid, signal.SIGTERM)
-    assert zygote.wait(pid) == 1
+    assert trl.wait(pid) == 1
     assert end_of(stopped).status == RunStatus.STOPPED
     assert 0 < end_of(stopped).num_steps < 40
-    assert zygote.run(stopped, attempt=2) == 0
+    assert trl.run(stopped, attempt=2) == 0
     assert end_of(stopped, attempt=2).checkpoint_digest == calm.checkpoint_digest
 
 
 @pytest.mark.slow
-def test_a_checkpoint_that_was_cut_off_while_it_was_written_is_passed_over(zygote, tmp_path, model) -> None:
+def test_a_checkpoint_that_was_cut_off_while_it_was_written_is_passed_over(trl, tmp_path, model) -> None:
     spec = sft_spec(tmp_path, model, num_steps=24, checkpoint_every_s=0.01)
-    calm = trained(zygote, tmp_path / "calm", spec)
+    calm = trained(trl, tmp_path / "calm", spec)
     torn = prepare(tmp_path / "torn", spec)
-    kill_after(zygote, torn, 1, 4)
+    kill_after(trl, torn, 1, 4)
     half = torn / STEPS / "checkpoint-23"
     half.mkdir()
     (half / WEIGHTS).write_bytes(b"half of it")
-    assert zygote.run(torn, attempt=2) == 0
+    assert trl.run(torn, attempt=2) == 0
     assert end_of(torn, attempt=2).checkpoint_digest == calm.checkpoint_digest
 
 
 @pytest.mark.slow
-def test_a_second_stage_goes_on_from_the_firsts_adapters_and_a_template_is_used(zygote, tmp_path) -> None:
+def test_a_second_stage_goes_on_from_the_firsts_adapters_and_a_template_is_used(trl, tmp_path) -> None:
     folder = write_model(tmp_path / "llama", chat_template=TEMPLATE)
-    first = trained(zygote, tmp_path / "first", sft_spec(tmp_path, folder, num_steps=20, dev_suite=None))
+    first = trained(trl, tmp_path / "first", sft_spec(tmp_path, folder, num_steps=20, dev_suite=None))
     checkpoint = Path(str(first.checkpoint))
     ref = ModelRef(path=str(checkpoint), weights_digest=weights_digest(checkpoint))
     spec = sft_spec(tmp_path, folder, num_steps=20, batch_size=len(PAIRS)).model_copy(update={"model": ref})
     after_first = loss_of_answers(checkpoint, PAIRS)
-    second = trained(zygote, tmp_path / "second", spec)
+    second = trained(trl, tmp_path / "second", spec)
     assert losses(tmp_path / "second")[0] == pytest.approx(after_first, rel=2e-4)
     assert loss_of_answers(Path(str(second.checkpoint)), PAIRS) < after_first < loss_of_answers(folder, PAIRS)
 
 
 @pytest.mark.slow
-def test_a_model_that_has_learned_its_answers_scores_by_what_it_says(zygote, tmp_path, model) -> None:
+def test_a_model_that_has_learned_its_answers_scores_by_what_it_says(trl, tmp_path, model) -> None:
     spec = sft_spec(
         tmp_path, model, adaptation="full", num_steps=200, batch_size=12, learning_rate=0.01,
         dev_suite=chat_suite(tmp_path, [*PAIRS[:6], (PAIRS[7][0], "Nie gesagt.")], max_new_tokens=16),
     )  # fmt: skip
-    result = trained(zygote, tmp_path / "run", spec)
+    result = trained(trl, tmp_path / "run", spec)
     assert result.evaluation is not None
     items = read_items(tmp_path / "run" / result.evaluation.items)
     assert items.answer == (*(answer for _, answer in PAIRS[:6]), "Neustart.")
@@ -212,17 +180,17 @@ def test_a_model_that_has_learned_its_answers_scores_by_what_it_says(zygote, tmp
     assert result.evaluation.metrics["token_f1"] == pytest.approx(6 / 7)
 
 
-def refused(zygote: Zygote, run_dir: Path, spec: SftSpec) -> str:
-    assert zygote.run(prepare(run_dir, spec)) == 1
+def refused(trl: Zygote, run_dir: Path, spec: SftSpec) -> str:
+    assert trl.run(prepare(run_dir, spec)) == 1
     result = end_of(run_dir)
     assert (result.status, result.num_steps, result.checkpoint) == (RunStatus.FAILED, 0, None)
     return result.reason
 
 
-def test_rows_that_could_teach_nothing_are_refused_by_their_ids_before_the_first_step(zygote, tmp_path, model) -> None:
+def test_rows_that_could_teach_nothing_are_refused_by_their_ids_before_the_first_step(trl, tmp_path, model) -> None:
     spec = sft_spec(tmp_path, model)
     digest = write_pairs(Path(spec.data), [*PAIRS[:4], ("leer?", "")])
-    told = refused(zygote, tmp_path / "run", spec.model_copy(update={"data_digest": digest}))
+    told = refused(trl, tmp_path / "run", spec.model_copy(update={"data_digest": digest}))
     assert "r004" in told
 
 
@@ -236,7 +204,7 @@ def test_rows_that_could_teach_nothing_are_refused_by_their_ids_before_the_first
         pytest.param("huge", "Lower the learning rate", marks=pytest.mark.slow),
     ],
 )
-def test_what_cannot_be_trained_on_ends_the_run_with_a_remedy(zygote, tmp_path, model, break_it, told) -> None:
+def test_what_cannot_be_trained_on_ends_the_run_with_a_remedy(trl, tmp_path, model, break_it, told) -> None:
     if break_it == "huge":
         scale_weights(model, 1e30)
     spec = sft_spec(tmp_path, model, max_len=8 if break_it == "long" else 64)
@@ -247,7 +215,7 @@ def test_what_cannot_be_trained_on_ends_the_run_with_a_remedy(zygote, tmp_path, 
     elif break_it == "gone":
         shutil.rmtree(model)
     run_dir = prepare(tmp_path / "run", spec)
-    assert zygote.run(run_dir) == 1
+    assert trl.run(run_dir) == 1
     assert told in end_of(run_dir).reason
 
 
