@@ -85,7 +85,7 @@ def use_split_lora(model: Any) -> int:
 @contextmanager
 def plain_peft(model: nn.Module) -> Iterator[None]:
     """Inside, PEFT finds its own classes, which alone it adds further adapters to; slower, and the same sums."""
-    split = [module for module in model.modules() if type(module) is SplitLora]
+    split: list[Any] = [module for module in model.modules() if type(module) is SplitLora]
     for module in split:
         module.__class__ = ParamWrapper
     try:
