@@ -159,14 +159,23 @@ def train(
     spec: Annotated[Path, typer.Argument(help="A RunSpec as JSON, e.g. runs/KEY/spec.json of an earlier run.")],
     study: Annotated[str, typer.Option(help="Study whose budget and approval it draws on.")] = "",
     minutes: Annotated[float, typer.Option(help="Time limit of the job in minutes.", min=0.1)] = 10,
+    gpus: Annotated[int, typer.Option(help="GPUs that it gets; 0: one CPU core.", min=0)] = 0,
+    render: Annotated[bool, typer.Option("--render", help="Only print an external trainer's recipe.")] = False,
+    gpu: Annotated[str, typer.Option(help="With --render: H100, H200 or B200.")] = "H100",
+    gpus_per_node: Annotated[int, typer.Option(help="With --render: GPUs in one machine.", min=1)] = 8,
+    like: Annotated[str, typer.Option(help="With --render: plan as for this model, while the spec's is absent.")] = "",
     yes: Yes = False,
     as_json: Json = False,
     workspace: Workspace_ = None,
 ) -> None:
     """Run one training or evaluation job without the agent, under the same budget, approval and device rules."""
-    from nightsmith.agent import session
+    from nightsmith.agent import external_recipe, session
 
-    code = session.train(spec, workspace, study=study, time_limit_s=minutes * 60, yes=yes, as_json=as_json)
+    if render:
+        parsed = session.parse_spec(spec)
+        where: dict[str, Any] = {"gpus": gpus, "gpu": gpu, "gpus_per_node": gpus_per_node}
+        raise typer.Exit(external_recipe.show(parsed, **where, like=like, as_json=as_json))
+    code = session.train(spec, workspace, study=study, time_limit_s=minutes * 60, gpus=gpus, yes=yes, as_json=as_json)
     raise typer.Exit(code)
 
 

@@ -157,16 +157,19 @@ def _planned(reading: Interpretation, path: Path | None, *, check: bool) -> tupl
     return answer | {"plan": shown["calls"], "estimate": shown["estimate"]}, drawn
 
 
-def train(spec_file: Path, path: Path | None, *, study: str, time_limit_s: float, yes: bool, as_json: bool) -> int:
-    """One job by hand. Its account is a study's, or `manual` with the limits of nightsmith.toml."""
-    spec: RunSpec = _parse_spec(spec_file)
+def train(
+    spec_file: Path, path: Path | None, *, study: str, time_limit_s: float, gpus: int = 0, yes: bool, as_json: bool
+) -> int:
+    """One job by hand, on GPUs or one CPU core. Its account is a study's, or `manual` with nightsmith.toml's limits."""
+    spec: RunSpec = parse_spec(spec_file)
     ws = opened(path)
     account = study or MANUAL
     if not study:
         _open_manual(ws, spec, time_limit_s, yes=yes)
     key = jobs.start(
-        ws, spec, study=account, step=f"manual-{spec.digest()[:8]}", role="manual", time_limit_s=time_limit_s
-    )
+        ws, spec, study=account, step=f"manual-{spec.digest()[:8]}", role="manual", time_limit_s=time_limit_s,
+        num_devices=gpus or 1, device_kind="cuda" if gpus else "cpu",
+    )  # fmt: skip
     line = render.ProgressLine()
     while (result := jobs.poll(ws, key)) is None:
         if sys.stdout.isatty() and not as_json:
@@ -177,7 +180,8 @@ def train(spec_file: Path, path: Path | None, *, study: str, time_limit_s: float
     return 0 if result.status is RunStatus.FINISHED else 3
 
 
-def _parse_spec(spec_file: Path) -> RunSpec:
+def parse_spec(spec_file: Path) -> RunSpec:
+    """The spec in a file. Raises NightsmithError."""
     try:
         return TypeAdapter[RunSpec](RunSpec).validate_json(_read(spec_file))
     except ValidationError as error:

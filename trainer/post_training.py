@@ -1,11 +1,15 @@
-"""Specs of the jobs that TRL trains: what all of them say, and what each method adds. Torch-free."""
+"""Specs of the jobs that train an existing model: what all of them say, and what each method adds. Torch-free."""
 
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from nightsmith.evals.types import SuiteSpec
+from nightsmith.model.capacity.sharding import ParallelPlan
 from nightsmith.record.digest import Contract
+
+Backend = Literal["trl", "axolotl", "automodel"]
+"""What trains: TRL within the job, or a trainer that is installed apart and runs as the job's child."""
 
 
 class ModelRef(Contract):
@@ -26,18 +30,28 @@ class PostTraining(Contract):
     """Absolute path of a parquet file with a column `row_id` and those of the method."""
     data_digest: str
     """SHA-256 of that file."""
-    adaptation: Literal["full", "lora"] = "lora"
-    """`full`: every weight; `lora`: adapters on all linear layers (arXiv:2106.09685)."""
+    backend: Backend = "trl"
+    """`trl`: this installation's; `axolotl`, `automodel` (NeMo AutoModel): found on PATH, see docs/external.md."""
+    adaptation: Literal["full", "lora", "qlora"] = "lora"
+    """`full`: every weight; `lora`: adapters on all linear layers (arXiv:2106.09685); `qlora`: adapters on a base of
+    4 bits (arXiv:2305.14314), by external trainers only."""
     lora_rank: int = Field(default=16, gt=0, le=1024)
     """Rank of the adapters."""
     lora_alpha: float = Field(default=32.0, gt=0)
     """Adapters are scaled by alpha / rank."""
+    lora_experts: bool = True
+    """Whether routed experts carry adapters too; only external trainers can leave them out."""
     train_router: bool = False
     """Whether `full` trains the routers of a mixture of experts too."""
     max_len: int = Field(default=512, gt=1)
     """Longest row in tokens."""
     batch_size: int = Field(default=8, gt=0)
-    """Rows per optimizer step."""
+    """Rows per optimizer step, over all devices."""
+    micro_batch: int | None = Field(default=None, gt=0)
+    """Rows that a device works on at once, by external trainers; null: the most that fit."""
+    parallel: ParallelPlan | None = None
+    """How an external trainer lays the model over its GPUs; null: the best layout that fits (`nightsmith model plan`).
+    """
     num_steps: int = Field(gt=0)
     """Optimizer steps."""
     learning_rate: float = Field(default=2e-4, gt=0, le=1)
@@ -57,9 +71,22 @@ class PostTraining(Contract):
     dev_suite: SuiteSpec | None = None
     """Evaluated by the same process after the final checkpoint is on disk; null: not evaluated."""
 
+    @model_validator(mode="after")
+    def _require_known_to_trl(self) -> Self:
+        """TRL runs as one process here, on full or 16-bit weights."""
+        asked = {
+            "adaptation": self.adaptation == "qlora", "lora_experts": not self.lora_experts,
+            "micro_batch": self.micro_batch is not None, "parallel": self.parallel is not None,
+        }  # fmt: skip
+        if self.backend == "trl" and (names := [name for name, is_asked in asked.items() if is_asked]):
+            raise ValueError(
+                f"{', '.join(names)}: only external trainers can do that. Set backend to 'axolotl' or 'automodel'."
+            )
+        return self
+
 
 class SftSpec(PostTraining):
-    """Fine-tuning of an existing causal language model on one published training file, through TRL."""
+    """Fine-tuning of an existing causal language model on one published training file."""
 
     kind: Literal["sft"] = "sft"
     """Discriminator of the job union."""

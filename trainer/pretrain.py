@@ -24,13 +24,12 @@ from nightsmith.trainer import checkpoint
 from nightsmith.trainer.attempt import Attempt, Ended
 from nightsmith.trainer.device import set_up_torch
 from nightsmith.trainer.evaluate import evaluate_model
+from nightsmith.trainer.losses import LOSS_TAIL, not_finite, tail_mean
 from nightsmith.trainer.schedule import learning_rate
 from nightsmith.trainer.spec import PretrainSpec, RunStatus
 from nightsmith.trainer.text import Windows, read_tokens
 
 EVENT_EVERY_S = 1.0
-LOSS_TAIL = 0.05
-"""The reported training loss and the experts' health are those of the last twentieth of the steps."""
 
 
 def run(attempt: Attempt, spec: PretrainSpec) -> None:
@@ -120,7 +119,7 @@ class Pretraining:
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), spec.grad_clip).item()
         if not math.isfinite(loss.item()) or not math.isfinite(norm):
-            raise Ended(RunStatus.NOT_FINITE, _not_finite(spec, step, loss.item(), norm))
+            raise Ended(RunStatus.NOT_FINITE, not_finite(spec, step, loss.item(), norm))
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(spec, step)
         self._optimizer.step()
@@ -185,16 +184,3 @@ def make_optimizer(model: nn.Module, spec: PretrainSpec) -> torch.optim.AdamW:
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=spec.learning_rate, betas=(0.9, spec.beta2), fused=True)
-
-
-def tail_mean(losses: list[float]) -> float:
-    """Mean over the last LOSS_TAIL of the steps, at least one: a single step's loss is mostly noise."""
-    tail = losses[-max(1, round(LOSS_TAIL * len(losses))) :]
-    return math.fsum(tail) / len(tail)
-
-
-def _not_finite(spec: PretrainSpec, step: int, loss: float, norm: float) -> str:
-    return (
-        f"Loss {loss:g} with gradient norm {norm:g} at step {step}. Lower the learning rate "
-        f"(now {spec.learning_rate:g}) or lengthen the warm-up (now {spec.warmup_share:g} of the steps)."
-    )

@@ -12,8 +12,8 @@ from transformers import TrainerCallback
 
 from nightsmith.model.health import RouterHealth, take_health, worst
 from nightsmith.trainer.attempt import Attempt, Ended
+from nightsmith.trainer.losses import not_finite, tail_mean
 from nightsmith.trainer.post_training import PostTraining
-from nightsmith.trainer.pretrain import tail_mean
 from nightsmith.trainer.spec import RunStatus
 
 WHOLE = "whole.json"
@@ -98,7 +98,7 @@ class Watch(TrainerCallback):
             return
         loss, norm = float(logs["loss"]), float(logs.get("grad_norm") or 0.0)
         if not math.isfinite(loss) or not math.isfinite(norm):
-            raise Ended(RunStatus.NOT_FINITE, _not_finite(self._spec, state.global_step, loss, norm))
+            raise Ended(RunStatus.NOT_FINITE, not_finite(self._spec, state.global_step, loss, norm))
         progress = self._progress
         progress.losses.append(loss)
         for name, value in self._own(logs).items():
@@ -151,10 +151,3 @@ class Watch(TrainerCallback):
             router=[vars(layer) for layer in experts],
             metrics=self._own(logs),
         )
-
-
-def _not_finite(spec: PostTraining, step: int, loss: float, norm: float) -> str:
-    return (
-        f"Loss {loss:g} with gradient norm {norm:g} at step {step}. Lower the learning rate "
-        f"(now {spec.learning_rate:g}) or lengthen the warm-up (now {spec.warmup_share:g} of the steps)."
-    )

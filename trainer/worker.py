@@ -31,6 +31,9 @@ from nightsmith.trainer.spec import LaunchSpec, PostTraining, RewardSpec, RunRes
 RUNNERS = {kind: f"nightsmith.trainer.{kind}" for kind in ("pretrain", "sft", "dpo", "reward", "evaluate")}
 """Kind of job -> module with `run(attempt, spec)`; imported once the attempt is claimed, as torch takes seconds."""
 
+EXTERNAL = "nightsmith.trainer.external_job"
+"""Module of the jobs that an external trainer carries out, whatever their kind."""
+
 TAKEN = 75
 """Exit status of a process that found its attempt taken (EX_TEMPFAIL)."""
 LOCK_WAIT_S = 2.0
@@ -95,7 +98,7 @@ class Worker:
             self._ballast.write_bytes(bytes(BALLAST_BYTES))
             self._attempt.phase("start")
             require_inputs(self._spec)
-            importlib.import_module(RUNNERS[self._spec.kind]).run(self._attempt, self._spec)
+            importlib.import_module(runner_of(self._spec)).run(self._attempt, self._spec)
         except Ended as ended:
             return ended.status, ended.reason
         except NightsmithError as error:
@@ -150,6 +153,12 @@ class Worker:
             peak_memory_gib=peak_memory_gib(),
             devices=self._launch.devices,
         )
+
+
+def runner_of(spec: RunSpec) -> str:
+    """The module whose `run` carries a spec out."""
+    is_external = isinstance(spec, PostTraining) and spec.backend != "trl"
+    return EXTERNAL if is_external else RUNNERS[spec.kind]
 
 
 def require_inputs(spec: RunSpec) -> None:

@@ -1,5 +1,7 @@
 """Every layout of a model over GPUs, sized and ranked. Torch-free."""
 
+from collections.abc import Callable
+
 from nightsmith.model.capacity.devices import Device
 from nightsmith.model.capacity.memory import memory_of
 from nightsmith.model.capacity.report import RankedPlan
@@ -10,6 +12,8 @@ from nightsmith.model.capacity.workload import Workload
 from nightsmith.record.errors import NightsmithError
 
 MOST_GPUS = 4096
+Permits = Callable[[ParallelPlan], bool]
+"""Whether what trains can have a layout; transformers' stack can have all that `sharding.plans` finds."""
 
 
 class BadLayout(NightsmithError):
@@ -30,15 +34,22 @@ def check_gpus(gpus: int, gpus_per_node: int) -> None:
         )
 
 
-def allowed(shape: ModelShape, gpus: int, work: Workload) -> list[ParallelPlan]:
+def any_plan(plan: ParallelPlan) -> bool:  # noqa: ARG001
+    """Permits every layout."""
+    return True
+
+
+def allowed(shape: ModelShape, gpus: int, work: Workload, permits: Permits = any_plan) -> list[ParallelPlan]:
     """Layouts that the method can have: bitsandbytes' 4-bit weights are split by FSDP alone."""
-    found = plans(shape, gpus)
+    found = filter(permits, plans(shape, gpus))
     return [plan for plan in found if work.method != "qlora" or plan.ep == plan.tp == plan.pp == 1]
 
 
-def ranked(shape: ModelShape, gpus: int, work: Workload, device: Device, gpus_per_node: int) -> list[RankedPlan]:
+def ranked(
+    shape: ModelShape, gpus: int, work: Workload, device: Device, gpus_per_node: int, permits: Permits = any_plan
+) -> list[RankedPlan]:
     """Layouts, the best first: those that fit and train, by speed; then by what they lack."""
-    sized = [size(shape, plan, work, device, gpus_per_node) for plan in allowed(shape, gpus, work)]
+    sized = [size(shape, plan, work, device, gpus_per_node) for plan in allowed(shape, gpus, work, permits)]
     return sorted(sized, key=_order)
 
 
@@ -54,9 +65,11 @@ def size(shape: ModelShape, plan: ParallelPlan, work: Workload, device: Device, 
     )  # fmt: skip
 
 
-def smallest(shape: ModelShape, gpus: int, work: Workload) -> tuple[int, ParallelPlan] | None:
+def smallest(
+    shape: ModelShape, gpus: int, work: Workload, permits: Permits = any_plan
+) -> tuple[int, ParallelPlan] | None:
     """Bytes and layout of the training layout that takes least; None where there is none."""
-    trainable = (plan for plan in allowed(shape, gpus, work) if plan.pp == 1)
+    trainable = (plan for plan in allowed(shape, gpus, work, permits) if plan.pp == 1)
     sized = [(memory_of(shape, plan, work).total, plan) for plan in trainable]
     return min(sized, key=lambda pair: pair[0], default=None)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from nightsmith.model.capacity.devices import GPUS, Device
-from nightsmith.model.capacity.ranking import ranked, smallest
+from nightsmith.model.capacity.ranking import Permits, any_plan, ranked, smallest
 from nightsmith.model.capacity.report import Alternative, RankedPlan, Verdict
 from nightsmith.model.capacity.shapes import ModelShape
 from nightsmith.model.capacity.sharding import ParallelPlan
@@ -33,6 +33,8 @@ class Setup:
     """Which."""
     gpus_per_node: int
     """In one machine."""
+    permits: Permits = any_plan
+    """Which layouts what trains can have."""
 
 
 def verdict(setup: Setup, plans: Sequence[RankedPlan]) -> Verdict:
@@ -123,7 +125,9 @@ def _more(setup: Setup, work: Workload, gpu: Device) -> Iterator[Alternative]:
 def _try(setup: Setup, work: Workload, gpus: int, device: Device) -> Iterator[Alternative]:
     if _fit(setup, work, gpus, device):
         best = next(
-            plan for plan in ranked(setup.shape, gpus, work, device, setup.gpus_per_node) if plan.fits and plan.trains
+            plan
+            for plan in ranked(setup.shape, gpus, work, device, setup.gpus_per_node, setup.permits)
+            if plan.fits and plan.trains
         )
         yield Alternative(
             change=_words(setup, work, gpus, device), gpus=gpus, gpu=device.name, workload=work, plan=_bare(best),
@@ -133,7 +137,7 @@ def _try(setup: Setup, work: Workload, gpus: int, device: Device) -> Iterator[Al
 
 
 def _fit(setup: Setup, work: Workload, gpus: int, device: Device) -> ParallelPlan | None:
-    found = smallest(setup.shape, gpus, work)
+    found = smallest(setup.shape, gpus, work, setup.permits)
     return found[1] if found and found[0] <= device.usable_bytes else None
 
 

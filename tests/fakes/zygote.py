@@ -1,8 +1,8 @@
 """Real worker processes without the seconds that importing torch costs: a process that has imported it and forks.
 
-`python zygote.py KIND…` preloads what these kinds of job need, then reads one JSON request a line and answers each with
-one line: {"argv": [...], "file_limit": bytes or null} starts a worker in a session of its own and gives its pid;
-{"wait": pid} gives its exit status (negative: signal).
+`python zygote.py KIND…` preloads what these kinds of job (or modules) need, then reads one JSON request a line and
+answers each with one line: {"argv": [...], "file_limit": bytes or null} starts a worker in a session of its own and
+gives its pid; {"wait": pid} gives its exit status (negative: signal).
 """
 
 import json
@@ -58,7 +58,7 @@ def _serve() -> None:
 
     del evaluate
     for kind in sys.argv[1:]:
-        import_module(worker.RUNNERS[kind])
+        import_module(worker.RUNNERS.get(kind, kind))
     for line in sys.stdin:
         request = json.loads(line)
         if "wait" in request:

@@ -14,7 +14,8 @@ from nightsmith.trainer import checkpoint
 from nightsmith.trainer.attempt import Attempt, Ended
 from nightsmith.trainer.checkpoint import KEPT, TrainState, folder, latest, model_digest, restore, save
 from nightsmith.trainer.journal import Journal
-from nightsmith.trainer.pretrain import Pretraining, make_optimizer, next_token_loss, tail_mean
+from nightsmith.trainer.losses import tail_mean
+from nightsmith.trainer.pretrain import Pretraining, make_optimizer, next_token_loss
 from nightsmith.trainer.spec import PretrainSpec, RunStatus
 from nightsmith.trainer.text import Windows, read_tokens
 
