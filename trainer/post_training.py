@@ -64,6 +64,9 @@ class PostTraining(Contract):
     """AdamW weight decay."""
     grad_clip: float = Field(default=1.0, gt=0)
     """Gradient norm above which gradients are scaled down."""
+    precision: Literal["auto", "float32"] = "auto"
+    """`auto`: matrix products in bfloat16 on accelerators and where the CPU multiplies it natively, weights, adapters,
+    optimizer and loss float32. `float32`: all."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Seeds adapters, dropout and data order."""
     checkpoint_every_s: float = Field(default=60.0, gt=0)

@@ -26,6 +26,7 @@ from typing import Any, Protocol
 
 from transformers import PrinterCallback
 
+from nightsmith.model.arithmetic import multiplies_bfloat16
 from nightsmith.model.files import found_digest, weights_digest
 from nightsmith.model.load import load, load_tokenizer
 from nightsmith.model.lora import add_adapters, describe, write_base
@@ -175,7 +176,7 @@ def settings(spec: PostTraining, run_dir: Path, device: str) -> dict[str, Any]:
         "seed": spec.seed,
         "data_seed": spec.seed,
         "use_cpu": device == "cpu",
-        "bf16": device != "cpu",
+        "bf16": spec.precision == "auto" and (device != "cpu" or multiplies_bfloat16()),
         "gradient_checkpointing": False,
         "logging_steps": 1,
         "logging_nan_inf_filter": False,

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from zygote import Zygote
 
 from nightsmith.evals.suite import read_items
+from nightsmith.model.arithmetic import multiplies_bfloat16
 from nightsmith.model.chat_rows import ChatFormat
 from nightsmith.model.files import WEIGHTS, weights_digest
 from nightsmith.model.load import load, load_tokenizer
@@ -27,8 +28,9 @@ torch.set_num_threads(1)
 ALL = [(family, adaptation) for family in FAMILIES for adaptation in ("lora", "full")]
 WHOLE_BATCHES: dict[str, Any] = {
     "batch_size": len(PAIRS), "learning_rate": 0.002, "schedule": "constant", "warmup_share": 0.0,
+    "precision": "float32",
 }  # fmt: skip
-"""Every step on all rows, at one rate."""
+"""Every step on all rows, at one rate, to be compared with what float32 gives."""
 SLOW = [pytest.param(*each, marks=[] if each == ("llama", "lora") else pytest.mark.slow) for each in ALL]
 """Every combination; all but one are left to the longer tests."""
 
@@ -100,6 +102,14 @@ def test_a_run_ends_with_weights_digests_and_answers_that_match_its_files(trl, t
     assert {"exact_match", "token_f1", "output_tokens", "loss"} <= result.evaluation.metrics.keys()
     assert not (tmp_path / "run" / STEPS).exists()
     assert settings_of(checkpoint) == settings_of(folder)
+
+
+def test_products_are_bfloat16_where_the_cpu_has_them_and_the_loss_is_that_of_float32(zygote, tmp_path, model) -> None:
+    spec = sft_spec(tmp_path, model, num_steps=2, dev_suite=None)
+    lean = trained(zygote, tmp_path / "auto", spec)
+    full = trained(zygote, tmp_path / "float32", spec.model_copy(update={"precision": "float32"}))
+    assert losses(tmp_path / "auto") == pytest.approx(losses(tmp_path / "float32"), rel=1e-2)
+    assert (lean.checkpoint_digest != full.checkpoint_digest) == multiplies_bfloat16()
 
 
 @pytest.mark.parametrize(("family", "adaptation"), SLOW)
