@@ -47,7 +47,7 @@ class Frame:
     width: int = 760
     height: int = 340
     left: int = 62
-    right: int = 16
+    right: int = 72
     top: int = 18
     bottom: int = 40
     trials: tuple[int, int] = (0, 1)
@@ -194,10 +194,17 @@ def _levels(curve: Curve, frame: Frame) -> list[str]:
 
 
 def _level_labels(curve: Curve, frame: Frame) -> list[str]:
-    """Their names, over everything else: a long study's points would hide them."""
-    right = frame.width - frame.right
+    """Their names, right of the last trial, one above the other where the levels are close."""
     styles = {"baseline": "level", "target": "level target-label"}
-    return [_text(right, frame.y(at) - 6, told, styles[name], "end") for name, at, told in _named_levels(curve)]
+    levels = sorted(_named_levels(curve), key=lambda level: frame.y(level[1]))
+    heights = [frame.y(at) + frame.font / 3 for _, at, _ in levels]
+    if len(heights) == 2 and (overlap := 1.2 * frame.font - heights[1] + heights[0]) > 0:
+        heights = [heights[0] - overlap / 2, heights[1] + overlap / 2]
+    left = frame.width - frame.right + 4
+    return [
+        _text(left, height, told, styles[name], "start")
+        for (name, _, told), height in zip(levels, heights, strict=True)
+    ]
 
 
 def _named_levels(curve: Curve) -> list[tuple[str, float, str]]:
