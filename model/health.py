@@ -77,6 +77,12 @@ def take_health(model: nn.Module) -> list[RouterHealth]:
     return [use.health() for use in take_use(model)]
 
 
+def dead_share(model: nn.Module) -> float | None:
+    """Share of all experts that no token chose since the last look, which goes on; None before any training step."""
+    counted = [router.load_E for router in routers(model) if router.num_batches]
+    return float((torch.stack(counted) == 0).float().mean()) if counted else None
+
+
 class Recent:
     """Use over the last steps of a training run, looked at span by span."""
 

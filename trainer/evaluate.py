@@ -11,6 +11,7 @@ from nightsmith.model.files import weights_digest
 from nightsmith.model.load import load, load_tokenizer
 from nightsmith.trainer.attempt import Attempt
 from nightsmith.trainer.device import set_up_torch
+from nightsmith.trainer.halted import require_promotable
 
 
 def run(attempt: Attempt, spec: EvaluateSpec) -> None:
@@ -18,10 +19,12 @@ def run(attempt: Attempt, spec: EvaluateSpec) -> None:
 
     Raises:
         EvidenceAltered: the checkpoint is not the one with the spec's digest.
+        NotPromotable: a monitor stopped its training.
         Ended: asked to end.
     """
     attempt.phase("build")
     checkpoint = Path(spec.checkpoint)
+    require_promotable(checkpoint)
     device = set_up_torch(attempt)
     model: Any = load(checkpoint)
     model.to(device)

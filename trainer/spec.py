@@ -8,10 +8,12 @@ from pydantic import Field, model_validator
 from nightsmith.evals.types import EvaluateSpec, Evaluation, SuiteSpec
 from nightsmith.model.presets import Architecture, BalanceMode, balance_mode
 from nightsmith.record.digest import Contract
+from nightsmith.trainer.grpo_spec import GrpoSpec
 from nightsmith.trainer.post_training import DpoSpec, ModelRef, PostTraining, RewardSpec, SftSpec
 
 __all__ = [
     "DpoSpec",
+    "GrpoSpec",
     "LaunchSpec",
     "ModelRef",
     "PostTraining",
@@ -82,7 +84,9 @@ class PretrainSpec(Contract):
 
 TrainSpec = PretrainSpec | PostTraining
 """Jobs that change weights."""
-RunSpec = Annotated[PretrainSpec | SftSpec | DpoSpec | RewardSpec | EvaluateSpec, Field(discriminator="kind")]
+RunSpec = Annotated[
+    PretrainSpec | SftSpec | DpoSpec | RewardSpec | GrpoSpec | EvaluateSpec, Field(discriminator="kind")
+]
 """What one job does. Evaluations are jobs too: they draw on the same budget, leases and approvals."""
 
 
@@ -120,6 +124,8 @@ class RunStatus(StrEnum):
     """Memory was exhausted."""
     DISK_FULL = "DISK_FULL"
     """The disk was full; the last good checkpoint is intact."""
+    HALTED = "HALTED"
+    """By a monitor, which `reason` names; its evidence is in the run folder, its weights are marked not promotable."""
     NOT_FINITE = "NOT_FINITE"
     """The loss became NaN or infinite."""
     KILLED = "KILLED"

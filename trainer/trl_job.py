@@ -36,6 +36,7 @@ from nightsmith.trainer.attempt import Attempt
 from nightsmith.trainer.balancing import attach_balancing
 from nightsmith.trainer.device import set_up_torch
 from nightsmith.trainer.evaluate import evaluate_model
+from nightsmith.trainer.halted import require_promotable
 from nightsmith.trainer.post_training import PostTraining
 from nightsmith.trainer.trl_watch import WHOLE, Progress, Watch, checkpoints, take_facts
 
@@ -128,6 +129,7 @@ def _train(attempt: Attempt, spec: PostTraining, method: Method, final: Path) ->
     device, base = set_up_torch(attempt), Path(spec.model.path)
     if found_digest(base) != spec.model.weights_digest:
         raise Damaged(f"The weights of {base} are not those that the spec names; they were changed. Plan the run anew.")
+    require_promotable(base)
     tokenizer = load_tokenizer(base)
     rows = method.rows(spec, tokenizer)
     attempt.phase("build")
@@ -203,7 +205,7 @@ def _built(method: Method, job: Job) -> Any:
 def _initial_digest(model: Any, spec: PostTraining) -> str:
     """Digest of the weights to be trained as `_save` would write them."""
     with tempfile.TemporaryDirectory(prefix="nightsmith-initial-") as scratch:
-        _write_weights(model, spec, Path(scratch))
+        write_weights(model, spec, Path(scratch))
         return weights_digest(Path(scratch))
 
 
@@ -213,13 +215,14 @@ def _save(model: Any, tokenizer: Any, spec: PostTraining, progress: Progress, fi
     for leftover in (aside, final):
         shutil.rmtree(leftover, ignore_errors=True)
     aside.mkdir()
-    _write_weights(model, spec, aside)
+    write_weights(model, spec, aside)
     tokenizer.save_pretrained(aside)
     progress.keep(aside)
     aside.rename(final)
 
 
-def _write_weights(model: Any, spec: PostTraining, folder: Path) -> None:
+def write_weights(model: Any, spec: PostTraining, folder: Path) -> None:
+    """Write the trained weights: the whole model, or its adapters with the name of their base."""
     model.save_pretrained(folder)
     if spec.adaptation == "lora":
         write_base(folder, Path(spec.model.path), spec.model.weights_digest)

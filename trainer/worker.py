@@ -28,7 +28,7 @@ from nightsmith.trainer.attempt import Attempt, Ended
 from nightsmith.trainer.journal import JOURNAL, Journal
 from nightsmith.trainer.spec import LaunchSpec, PostTraining, RewardSpec, RunResult, RunSpec, RunStatus, TrainSpec
 
-RUNNERS = {kind: f"nightsmith.trainer.{kind}" for kind in ("pretrain", "sft", "dpo", "reward", "evaluate")}
+RUNNERS = {kind: f"nightsmith.trainer.{kind}" for kind in ("pretrain", "sft", "dpo", "reward", "grpo", "evaluate")}
 """Kind of job -> module with `run(attempt, spec)`; imported once the attempt is claimed, as torch takes seconds."""
 
 EXTERNAL = "nightsmith.trainer.external_job"
