@@ -79,15 +79,15 @@ class _GymScorer:
     def _entry(self, sample: Sample) -> Any:
         """The problem that a row was made of, generated again."""
         if sample.source not in self._entries:
-            entry = self._generated(sample.source)
-            if entry is None or str(entry["question"]).strip() != sample.prompt[-1]["content"].strip():
-                raise NightsmithError(
-                    f"Row {sample.row_id} ({sample.source}) is not what reasoning-gym generates for the task "
-                    f"{self._reward.task!r} with seed {self._reward.seed} and these parameters. Name the task, seed "
-                    "and parameters that the dataset was built with."
-                )
-            self._entries[sample.source] = entry
-        return self._entries[sample.source]
+            self._entries[sample.source] = self._generated(sample.source)
+        entry = self._entries[sample.source]
+        if entry is None or str(entry["question"]).strip() != sample.prompt[-1]["content"].strip():
+            raise NightsmithError(
+                f"Row {sample.row_id} ({sample.source}) is not what reasoning-gym generates for the task "
+                f"{self._reward.task!r} with seed {self._reward.seed} and these parameters. Name the task, seed and "
+                "parameters that the dataset was built with."
+            )
+        return entry
 
     def _generated(self, source: str) -> Any:
         place = source.rpartition(":")[2]

@@ -23,6 +23,9 @@ Z = 3.0
 ROBUST = 1.4826
 """Median absolute deviation to standard deviation, for normal noise."""
 
+SPREADS = {"loss": 0.05, "grad_norm": 0.0}
+"""Figures that spike, and the least deviation that is believed of them: the loss of answers just drawn is about 0."""
+
 Figures = Mapping[str, float]
 """Figure -> value of one step."""
 
@@ -189,11 +192,14 @@ def _loss_spike(history: Sequence[Figures], limits: MonitorLimits) -> str | None
     if limits.spike is None or len(history) < limits.window + limits.patience:
         return None
     before, lately = history[-limits.window - limits.patience : -limits.patience], history[-limits.patience :]
-    for figure in ("loss", "grad_norm"):
-        if all(_is_far(step.get(figure), before, figure, limits.spike) for step in lately):
+    for figure, least in SPREADS.items():
+        # Where all answers to a prompt are paid alike, nothing is learned and the gradient is 0: that is no scale.
+        values = [step[figure] for step in before if step.get(figure)]
+        far = [_is_far(step.get(figure), values, least, limits.spike) for step in lately] if values else []
+        if 2 * len(values) > len(before) and all(far):
             return (
                 f"{figure} has been {', '.join(f'{step[figure]:.3g}' for step in lately)} after a median of "
-                f"{median(step[figure] for step in before):.3g}. Lower the learning rate."
+                f"{median(values):.3g}. Lower the learning rate."
             )
     return None
 
@@ -233,10 +239,8 @@ def _lately(history: Sequence[Figures], figure: str, patience: int) -> list[floa
     return values if len(values) == patience else []
 
 
-def _is_far(value: float | None, before: Sequence[Figures], figure: str, deviations: float) -> bool:
-    values = [step[figure] for step in before if figure in step]
-    if value is None or len(values) < len(before):
-        return False
-    centre = median(values)
-    spread = ROBUST * median(abs(each - centre) for each in values)
-    return abs(value - centre) > deviations * max(spread, 1e-3 * abs(centre), 1e-9)
+def _is_far(value: float | None, before: Sequence[float], least: float, deviations: float) -> bool:
+    """Whether a value is so many robust deviations, of at least `least` or a tenth of the median, from the median."""
+    centre = median(before)
+    spread = ROBUST * median(abs(each - centre) for each in before)
+    return value is not None and abs(value - centre) > deviations * max(spread, least, 0.1 * abs(centre))
