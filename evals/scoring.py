@@ -1,18 +1,50 @@
 """Scores of completions under rewards. Torch-free; code that others wrote runs in a sandbox, never here."""
 
-from collections.abc import Callable, Sequence
+import json
+import math
+import re
+import secrets
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import regex
 
 from nightsmith.evals.answers import exact_match
-from nightsmith.evals.rewards import ExactMatchReward, FormatReward, ReasoningGymReward, Reward
+from nightsmith.evals.rewards import (
+    CommandReward,
+    ExactMatchReward,
+    FormatReward,
+    ReasoningGymReward,
+    Reward,
+    UnitTestsReward,
+)
+from nightsmith.evals.suite import EvidenceAltered
 from nightsmith.model.chat_rows import Message
+from nightsmith.record.digest import sha256
 from nightsmith.record.errors import NightsmithError
+from nightsmith.sandboxes.answering import PRINTED_CHARS
+from nightsmith.sandboxes.base import Limits, Sandbox, SandboxSpec
+from nightsmith.sandboxes.child import run
+from nightsmith.sandboxes.runtime import ISOLATED
+from nightsmith.sandboxes.worker import ReplyStatus, Worker
 
 REGEX_TIMEOUT_S = 0.5
 """Seconds after which a match is given up: patterns can take exponential time."""
+WORKER_CPU_S = 36_000
+"""Processor seconds of a reward's process over a whole job; each call has a limit of its own."""
+_FENCED = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)```", re.DOTALL)
+_TESTS = """
+import json, sys
+given = json.loads(sys.stdin.read())
+names = {"__name__": "__main__"}
+exec(compile(given["code"], "code", "exec"), names)
+exec(compile(given["tests"], "tests", "exec"), names)
+sys.stdout.write(given["passed"])
+"""
+"""Says the word that it was given once the tests have passed: code that merely exits says nothing."""
 
 
 @dataclass(frozen=True)
@@ -35,28 +67,58 @@ Score = float | None
 """None: the scoring failed, and the completion is left out of training."""
 Scorer = Callable[[Sequence[Sample]], list[Score]]
 """Scores in the order of the samples."""
+Tell = Callable[[str], None]
+"""Told why a scoring failed."""
 
 
-def scorer(reward: Reward) -> Scorer:
-    """How a reward scores. Raises NightsmithError where it cannot be scored."""
+def needs_sandbox(reward: Reward) -> bool:
+    """Whether a reward runs code that was written by others."""
+    return isinstance(reward, UnitTestsReward | CommandReward)
+
+
+@contextmanager
+def scorer(reward: Reward, sandbox: Sandbox | None = None, tell: Tell = lambda _: None) -> Generator[Scorer]:
+    """How a reward scores; processes that it needs live as long as the context.
+
+    Args:
+        reward: what completions are paid for.
+        sandbox: where the code of others runs; None: rewards that need one are refused.
+        tell: called with the reason of each failed scoring.
+
+    Raises:
+        NightsmithError: it cannot be scored here: no sandbox, or its file cannot be loaded.
+    """
     match reward:
         case ExactMatchReward():
-            return lambda samples: [exact_match(each.completion, each.reference) for each in samples]
+            yield lambda samples: [exact_match(each.completion, each.reference) for each in samples]
         case FormatReward():
-            return _format_scorer(reward)
+            yield _format_scorer(reward, tell)
         case ReasoningGymReward():
-            return _GymScorer(reward)
-        case _:
-            raise NotImplementedError
+            yield _GymScorer(reward)
+        case UnitTestsReward():
+            yield _TestScorer(reward, _required(sandbox), tell)
+        case CommandReward():
+            with Worker(
+                _source(reward), "reward", _required(sandbox), SandboxSpec(limits=Limits(cpu_s=WORKER_CPU_S)),
+                filename=Path(reward.path).name,
+            ) as worker:  # fmt: skip
+                yield _CommandScorer(reward, worker, tell)
 
 
-def _format_scorer(reward: FormatReward) -> Scorer:
+def _required(sandbox: Sandbox | None) -> Sandbox:
+    if sandbox is None:
+        raise NightsmithError("This reward runs code, and no sandbox was chosen for it (sandboxes.choice.choose).")
+    return sandbox
+
+
+def _format_scorer(reward: FormatReward, tell: Tell) -> Scorer:
     pattern = regex.compile(reward.regex, regex.DOTALL)
 
     def score(sample: Sample) -> Score:
         try:
             return float(pattern.fullmatch(sample.completion, timeout=REGEX_TIMEOUT_S) is not None)
         except TimeoutError:
+            tell(f"the pattern took more than {REGEX_TIMEOUT_S:g} s")
             return None
 
     return lambda samples: [score(each) for each in samples]
@@ -94,3 +156,72 @@ class _GymScorer:
         if not place.isdecimal() or int(place) >= self._reward.num_generated:
             return None
         return self._dataset[int(place)]
+
+
+@dataclass(frozen=True)
+class _TestScorer:
+    """Runs code and tests of each completion in a process of its own: none can spoil the next one's tests."""
+
+    reward: UnitTestsReward
+    sandbox: Sandbox
+    tell: Tell
+
+    def __call__(self, samples: Sequence[Sample]) -> list[Score]:
+        return [self._passes(each) for each in samples]
+
+    def _passes(self, sample: Sample) -> Score:
+        passed = secrets.token_hex(16)
+        given = {"code": code_of(sample.completion), "tests": sample.reference, "passed": passed}
+        spec = SandboxSpec(limits=Limits(wall_s=self.reward.timeout_s))
+        ended = run(self.sandbox, spec, (*ISOLATED, "-c", _TESTS), json.dumps(given).encode())
+        if ended.output.endswith(passed.encode()):
+            return 1.0
+        self.tell(f"{ended.ending} {ended.exit_status}: {ended.output[-300:].decode(errors='replace')}")
+        return 0.0
+
+
+@dataclass(frozen=True)
+class _CommandScorer:
+    """Asks the function `reward` of a file, in its process, once for each completion."""
+
+    reward: CommandReward
+    worker: Worker
+    tell: Tell
+
+    def __call__(self, samples: Sequence[Sample]) -> list[Score]:
+        return [self._score(each) for each in samples]
+
+    def _score(self, sample: Sample) -> Score:
+        asked = {"prompt": list(sample.prompt), "completion": sample.completion, "reference": sample.reference}
+        reply = self.worker.call(asked, self.reward.timeout_s)
+        if reply.status is not ReplyStatus.OK:
+            self.tell(f"{reply.status}: {reply.detail[-300:]}")
+            return None
+        if len(reply.printed) >= PRINTED_CHARS:
+            self.tell(f"it printed {PRINTED_CHARS} characters or more: {reply.printed[:80]!r} …")
+            return None
+        if not isinstance(reply.value, int | float) or not math.isfinite(reply.value):
+            self.tell(f"it returned {str(reply.value)[:80]!r}, which is no finite number")
+            return None
+        return float(reply.value)
+
+
+def code_of(completion: str) -> str:
+    """The first fenced block, or everything where there is none."""
+    found = _FENCED.search(completion)
+    return found[1] if found else completion
+
+
+def _source(reward: CommandReward) -> str:
+    """The file's text. Raises EvidenceAltered where it is another one by now."""
+    try:
+        content = Path(reward.path).read_bytes()
+        text = content.decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise NightsmithError(f"The reward {reward.path} cannot be read as Python: {error}.") from error
+    if sha256(content) != reward.file_digest:
+        raise EvidenceAltered(
+            f"The reward {reward.path} is not the file that the spec names ({reward.file_digest[:12]}): it was "
+            "changed. Plan the run anew."
+        )
+    return text

@@ -77,10 +77,23 @@ def take_health(model: nn.Module) -> list[RouterHealth]:
     return [use.health() for use in take_use(model)]
 
 
-def dead_share(model: nn.Module) -> float | None:
-    """Share of all experts that no token chose since the last look, which goes on; None before any training step."""
-    counted = [router.load_E for router in routers(model) if router.num_batches]
-    return float((torch.stack(counted) == 0).float().mean()) if counted else None
+class StepUse:
+    """Which experts each step chose, whoever else looks at the counts in between and starts them anew."""
+
+    def __init__(self) -> None:
+        self._num_batches = 0
+        self._load: torch.Tensor | None = None
+
+    def take(self, model: nn.Module) -> list[bool]:
+        """For each expert of each layer whether a token chose it since the last call; empty where nothing counts."""
+        counted = [router for router in routers(model) if router.num_batches]
+        if not counted:
+            return []
+        load, num_batches = torch.cat([router.load_E for router in counted]), counted[0].num_batches
+        goes_on = self._load is not None and num_batches > self._num_batches
+        since = load - self._load if goes_on and self._load is not None else load
+        self._load, self._num_batches = load, num_batches
+        return (since > 0).tolist()
 
 
 class Recent:

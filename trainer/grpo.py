@@ -34,7 +34,7 @@ def run(attempt: Attempt, spec: GrpoSpec) -> None:
     Raises:
         Ended: also by a monitor, with the evidence in the run folder (`grpo_watch`).
     """
-    with Rewarding(spec) as rewarding:
+    with Rewarding(spec, attempt.journal) as rewarding:
         method = trl_job.Method(
             rows=prompt_rows,
             build=lambda job: _build(job, rewarding),

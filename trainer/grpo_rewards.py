@@ -8,9 +8,12 @@ from statistics import fmean
 from typing import Any, Self
 
 from nightsmith.evals.rewards import Reward
-from nightsmith.evals.scoring import Sample, Score, Scorer, scorer
+from nightsmith.evals.scoring import Sample, Score, Scorer, needs_sandbox, scorer
+from nightsmith.sandboxes.base import Sandbox
+from nightsmith.sandboxes.choice import choose
 from nightsmith.trainer.grpo_rows import PromptRows
 from nightsmith.trainer.grpo_spec import GrpoSpec
+from nightsmith.trainer.journal import Journal
 from nightsmith.trainer.monitors import FAILED, VERIFIER
 
 KEPT = 64
@@ -23,25 +26,36 @@ class Rewarding:
     rows: PromptRows
     """The prompts that are answered."""
 
-    def __init__(self, spec: GrpoSpec) -> None:
-        """Nothing runs before it is entered."""
-        self._spec, self._open = spec, ExitStack()
+    def __init__(self, spec: GrpoSpec, journal: Journal) -> None:
+        """Nothing runs before it is entered. The sandbox in use is written into the journal."""
+        self._spec, self._journal, self._open = spec, journal, ExitStack()
         self._scorers: dict[str, Scorer] = {}
         self._verify: Scorer | None = None
         self.latest: deque[dict[str, Any]] = deque(maxlen=KEPT)
         """The last answers with what they were paid."""
+        self.failures: deque[str] = deque(maxlen=KEPT)
+        """Why the last failed scorings failed."""
 
     def __enter__(self) -> Self:
         """Start what scores. Raises NightsmithError where a reward cannot be scored here."""
+        rewards, verifier = self._spec.rewards, self._spec.verifying
         with ExitStack() as opened:
-            self._scorers = dict(zip(names(self._spec.rewards), map(scorer, self._spec.rewards), strict=True))
-            verifier = self._spec.verifying
-            self._verify = None if verifier is None else scorer(verifier)
+            sandbox = self._sandbox([*rewards, *([verifier] if verifier else [])])
+            enter = [opened.enter_context(scorer(each, sandbox, self.failures.append)) for each in rewards]
+            self._scorers = dict(zip(names(rewards), enter, strict=True))
+            self._verify = opened.enter_context(scorer(verifier, sandbox)) if verifier else None
             self._open = opened.pop_all()
         return self
 
     def __exit__(self, *failure: object) -> None:
         self._open.close()
+
+    def _sandbox(self, rewards: Sequence[Reward]) -> Sandbox | None:
+        if not any(map(needs_sandbox, rewards)):
+            return None
+        sandbox = choose(self._spec.allow_plain_process)
+        self._journal.write("sandbox", backend=sandbox.name, isolates=sandbox.isolates)
+        return sandbox
 
     def functions(self) -> list[Any]:
         """One function for each reward, in the spec's order, named as the reward."""

@@ -57,6 +57,8 @@ class GrpoSpec(PostTraining):
     """Peak learning rate of AdamW."""
     schedule: Literal["constant", "cosine", "linear"] = "constant"
     """Learning-rate schedule after warm-up."""
+    allow_plain_process: bool = False
+    """Whether a reward's code may run without a sandbox where none works: a person's explicit permission."""
     vllm_url: str | None = None
     """URL of a `trl vllm-serve` server that answers the prompts (on GPUs); null: the training process does."""
 

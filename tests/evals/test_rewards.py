@@ -6,7 +6,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from nightsmith.evals.rewards import ExactMatchReward, FormatReward, ReasoningGymReward, Reward
-from nightsmith.evals.scoring import Sample, scorer
+from nightsmith.evals.scoring import Sample, Score, scorer
 from nightsmith.record.errors import NightsmithError
 
 ADAPTER: TypeAdapter[Reward] = TypeAdapter(Reward)
@@ -23,6 +23,11 @@ def test_every_reward_survives_its_own_json() -> None:
         ReasoningGymReward(task="lcm", seed=1, num_generated=3, parameters=(("min_numbers", 2),)),
     ):
         assert ADAPTER.validate_json(reward.model_dump_json()) == reward
+
+
+def scores(reward: Reward, *samples: Sample) -> list[Score]:
+    with scorer(reward) as score:
+        return score(samples)
 
 
 @pytest.mark.parametrize(
@@ -52,16 +57,16 @@ def test_a_format_that_says_nothing_clear_is_refused(fields, said) -> None:
     ],
 )
 def test_tags_are_one_element_each_in_order_and_nothing_else(text: str, paid: float) -> None:
-    assert scorer(FormatReward(tags=("think", "answer")))([sample(text)]) == [paid]
+    assert scores(FormatReward(tags=("think", "answer")), sample(text)) == [paid]
 
 
 def test_a_pattern_that_takes_for_ever_is_a_failed_scoring() -> None:
-    score = scorer(FormatReward(pattern="(a+)+b|(a|aa)+$x"))
-    assert score([sample("a" * 60 + "c"), sample("aab")]) == [None, 1.0]
+    reward = FormatReward(pattern="(a+)+b|(a|aa)+$x")
+    assert scores(reward, sample("a" * 60 + "c"), sample("aab")) == [None, 1.0]
 
 
 def test_exact_match_pays_for_the_reference_but_for_white_space() -> None:
-    assert scorer(ExactMatchReward())([sample(" 17\n"), sample("170"), sample("")]) == [1.0, 0.0, 0.0]
+    assert scores(ExactMatchReward(), sample(" 17\n"), sample("170"), sample("")) == [1.0, 0.0, 0.0]
 
 
 def test_reasoning_gym_pays_what_its_own_generator_says_of_the_row() -> None:
@@ -71,16 +76,15 @@ def test_reasoning_gym_pays_what_its_own_generator_says_of_the_row() -> None:
     reward = ReasoningGymReward(
         task="chain_sum", seed=3, num_generated=5, parameters=(("min_digits", 1), ("max_digits", 1))
     )
-    score = scorer(reward)
     rows = [(f"reasoning-gym:chain_sum?max_digits=1:{i}", dataset[i]) for i in range(5)]
     right = [sample(row["answer"], question=row["question"], source=source) for source, row in rows]
     wrong = [sample("none", question=row["question"], source=source) for source, row in rows]
-    assert score(right) == [1.0] * 5
-    assert score(wrong) == [0.0] * 5
+    assert scores(reward, *right) == [1.0] * 5
+    assert scores(reward, *wrong) == [0.0] * 5
     with pytest.raises(NightsmithError, match="is not what reasoning-gym generates"):
-        score([sample("3", question="another question", source=rows[0][0])])
+        scores(reward, sample("3", question="another question", source=rows[0][0]))
     with pytest.raises(NightsmithError, match="is not what reasoning-gym generates"):
-        score([sample("3", question="?", source="my.csv:77")])
+        scores(reward, sample("3", question="?", source="my.csv:77"))
 
 
 def test_a_reward_of_unknown_kind_names_the_kinds_there_are() -> None:
