@@ -54,7 +54,7 @@ class MonitorLimits(Contract):
     max_length_ratio: float | None = Field(default=3.0, gt=1)
     """`length`: completions longer or shorter than the first by this factor (and 8 tokens), without such a rise."""
     max_clipped_share: float | None = Field(default=0.95, gt=0, le=1)
-    """`length`: share of completions that were cut at their longest, over a whole window, without such a rise."""
+    """`length`: share of completions that are cut at their longest, over a window, unless it was so at first."""
     spike: float | None = Field(default=12.0, gt=1)
     """`loss_spike`: robust standard deviations of loss and gradient norm from their medians in the window before."""
     max_dead_share: float | None = Field(default=0.5, gt=0, le=1)
@@ -180,10 +180,10 @@ def _length(history: Sequence[Figures], limits: MonitorLimits) -> str | None:
             "reward pays for length."
         )
     clipped, most = change(history, CLIPPED, limits.window), limits.max_clipped_share
-    if most is not None and clipped is not None and clipped.last >= most:
+    if most is not None and clipped is not None and clipped.first < most <= clipped.last:
         return (
-            f"{clipped.last:.0%} of the completions were cut at their longest, without a gain: the model does not end "
-            "them. Raise max_completion_length, or start from a model that was fine-tuned to end its answers."
+            f"{clipped.last:.0%} of the completions are cut at their longest ({clipped.first:.0%} at first), without a "
+            "gain. Raise max_completion_length, or change what the reward pays for length."
         )
     return None
 

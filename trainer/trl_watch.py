@@ -132,8 +132,9 @@ class Watch(TrainerCallback):
 
     def _own(self, logs: dict[str, Any]) -> dict[str, float]:
         """The method's figures of a step that are finite."""
-        found = {name: float(value) for name, value in logs.items() if self._series and name.startswith(self._series)}
-        return {name: value for name, value in found.items() if math.isfinite(value)}
+        own = {name: value for name, value in logs.items() if self._series and name.startswith(self._series)}
+        # TRL logs None for what no row of a step gave.
+        return {name: float(value) for name, value in own.items() if value is not None and math.isfinite(value)}
 
     def _write_event(self, logs: Any, experts: list[RouterHealth]) -> None:
         progress, num_steps = self._progress, self._spec.num_steps

@@ -116,6 +116,18 @@ def reward_spec(folder: Path, model: Path, **settings: Any) -> RewardSpec:
     return RewardSpec.model_validate(fields | held | settings)
 
 
+def grpo_spec(folder: Path, model: Path, **settings: Any) -> GrpoSpec:
+    """A tiny reinforcement learning of a model folder on pairs in the folder, paid for letters."""
+    train = folder / "pairs.parquet"
+    fields: dict[str, Any] = {
+        "model": ModelRef(path=str(model), weights_digest=weights_digest(model)),
+        "data": str(train), "data_digest": write_pairs(train), "rewards": ({"kind": "format", "pattern": "[a-z ]*"},),
+        "num_steps": 4, "batch_size": 2, "num_generations": 4, "max_completion_length": 6, "max_len": 64,
+        "learning_rate": 0.003, "adaptation": "full",
+    } | settings  # fmt: skip
+    return GrpoSpec.model_validate(fields)
+
+
 def end_of(run_dir: Path, attempt: int = 1) -> RunResult:
     """The result that an attempt left."""
     result = runfolder.read_end(run_dir, attempt)
@@ -144,18 +156,6 @@ def kill_after(zygote: Zygote, run_dir: Path, attempt: int, step: int) -> None:
     os.kill(pid, signal.SIGKILL)
     assert zygote.wait(pid) == -signal.SIGKILL
     assert runfolder.read_end(run_dir, attempt) is None
-
-
-def grpo_spec(folder: Path, model: Path, **settings: Any) -> GrpoSpec:
-    """A tiny reinforcement learning of a model folder on pairs in the folder, paid for digits."""
-    train = folder / "pairs.parquet"
-    fields: dict[str, Any] = {
-        "model": ModelRef(path=str(model), weights_digest=weights_digest(model)),
-        "data": str(train), "data_digest": write_pairs(train), "rewards": ({"kind": "format", "pattern": "[a-z ]*"},),
-        "num_steps": 4, "batch_size": 2, "num_generations": 4, "max_completion_length": 6, "max_len": 64,
-        "learning_rate": 0.01, "adaptation": "full",
-    } | settings  # fmt: skip
-    return GrpoSpec.model_validate(fields)
 
 
 def prepare(run_dir: Path, spec: RunSpec, *, time_limit_s: float = 60, attempt: int = 1) -> Path:

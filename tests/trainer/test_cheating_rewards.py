@@ -24,6 +24,7 @@ from nightsmith.trainer.journal import JOURNAL, read_journal
 from nightsmith.trainer.monitors import MonitorLimits
 from nightsmith.trainer.spec import RunResult, RunStatus
 
+pytestmark = pytest.mark.slow
 FEW = {"batch_size": 1, "num_generations": 2, "num_steps": 4, "max_completion_length": 3}
 """Few answers, as each costs a scoring."""
 
@@ -75,10 +76,7 @@ def require_refused_by_other_jobs(zygote: Zygote, run_dir: Path, result: RunResu
     assert "whose training the monitor" in ended.reason
 
 
-SLOW = [pytest.param(name, marks=[] if name == "edits evals" else pytest.mark.slow) for name in CHEATS]
-
-
-@pytest.mark.parametrize("name", SLOW)
+@pytest.mark.parametrize("name", CHEATS)
 def test_a_reward_that_reaches_for_what_it_must_not_have_is_denied_and_its_run_stopped(zygote, tmp_path, name) -> None:
     folder, evals = write_model(tmp_path / "model", "small4"), Path(answers.__file__)
     before = file_digest(evals)
@@ -94,10 +92,10 @@ def test_a_reward_that_reaches_for_what_it_must_not_have_is_denied_and_its_run_s
 
 
 def test_a_reward_that_pays_for_a_letter_is_found_out_by_the_verifier_and_its_run_stopped(zygote, tmp_path) -> None:
-    folder = write_model(tmp_path / "model", "small4")
+    folder = write_model(tmp_path / "model", "llama")
     spec = grpo_spec(
         tmp_path, folder, rewards=(command(tmp_path, SUBSTRING),), num_steps=200, batch_size=4, num_generations=8,
-        learning_rate=0.003, monitors=MonitorLimits(window=5),
+        monitors=MonitorLimits(window=5),
     )  # fmt: skip
     run_dir = prepare(tmp_path / "run", spec)
     result = halted(zygote, run_dir, "reward_hacking")

@@ -1,8 +1,5 @@
 """Reinforcement learning by real workers: what is trained, drawn, killed and resumed."""
 
-import os
-import signal
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,17 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from small_runs import PAIRS, chat_suite, grpo_spec, prepare
+from small_runs import PAIRS, chat_suite, end_of, grpo_spec, kill_after, prepare, steps_of, trained
 from tiny_models import FAMILIES, TEMPLATE, write_model
 from zygote import Zygote
 
 from nightsmith.model.chat_rows import ChatFormat
 from nightsmith.model.files import weights_digest
 from nightsmith.model.load import load_tokenizer
-from nightsmith.trainer import runfolder
 from nightsmith.trainer.grpo_rows import Prompt, PromptRows, order, prompt_rows
 from nightsmith.trainer.journal import JOURNAL, read_journal
-from nightsmith.trainer.spec import GrpoSpec, RunResult, RunStatus
+from nightsmith.trainer.spec import RunStatus
 
 ALL = [(family, adaptation) for family in FAMILIES for adaptation in ("lora", "full")]
 SLOW = [pytest.param(*each, marks=[] if each == ("small4", "full") else pytest.mark.slow) for each in ALL]
@@ -34,17 +30,6 @@ def zygote() -> Iterator[Zygote]:
     process = Zygote("grpo")
     yield process
     process.close()
-
-
-def end_of(run_dir: Path, attempt: int = 1) -> RunResult:
-    result = runfolder.read_end(run_dir, attempt)
-    assert result is not None
-    return result
-
-
-def trained(zygote: Zygote, run_dir: Path, spec: GrpoSpec) -> RunResult:
-    assert zygote.run(prepare(run_dir, spec)) == 0, (run_dir / "log.txt").read_text()
-    return end_of(run_dir)
 
 
 @pytest.mark.parametrize(("family", "adaptation"), SLOW)
@@ -65,19 +50,7 @@ def test_a_run_ends_with_changed_weights_answers_and_figures_under_trls_names(
     assert result.num_tokens > 6 * 8 * 20
     assert result.evaluation is not None
     assert {"exact_match", "output_tokens"} <= result.evaluation.metrics.keys()
-    steps = [line for line in read_journal(tmp_path / "run" / JOURNAL) if line["kind"] == "step"]
-    assert 0 <= steps[-1]["metrics"]["reward"] <= 1
-
-
-def kill_after(zygote: Zygote, run_dir: Path, attempt: int, step: int) -> None:
-    """Start an attempt and kill -9 it once it has kept a checkpoint of that step, or a later one."""
-    pid = zygote.start(run_dir, attempt)
-    until = time.monotonic() + 60
-    while not any(line["kind"] == "checkpoint" and line["step"] >= step for line in read_journal(run_dir / JOURNAL)):
-        assert time.monotonic() < until, (run_dir / "log.txt").read_text()
-        time.sleep(0.002)
-    os.kill(pid, signal.SIGKILL)
-    assert zygote.wait(pid) == -signal.SIGKILL
+    assert 0 <= steps_of(tmp_path / "run")[-1]["metrics"]["reward"] <= 1
 
 
 RESUMED = [
@@ -116,24 +89,21 @@ def test_the_divergence_is_that_from_the_model_that_was_started_from(zygote, tmp
     folder = write_model(tmp_path / "small4", "small4")
     spec = grpo_spec(tmp_path, folder, adaptation=adaptation, beta=0.05, num_steps=30, batch_size=4, num_generations=8)
     trained(zygote, tmp_path / "run", spec)
-    divergence = [line["metrics"]["kl"] for line in read_journal(tmp_path / "run" / JOURNAL) if line["kind"] == "step"]
+    divergence = [line["metrics"]["kl"] for line in steps_of(tmp_path / "run")]
     assert divergence[0] == pytest.approx(0.0, abs=1e-5)
     assert divergence[-1] > 1e-3
 
 
 @pytest.mark.slow
-def test_a_second_method_goes_on_from_its_checkpoint_and_gspo_and_grpo_both_learn_what_is_paid_for(
-    zygote, tmp_path
-) -> None:
+def test_gspo_and_grpo_both_learn_what_is_paid_for(zygote, tmp_path) -> None:
     folder = write_model(tmp_path / "small4", "small4")
     for level in ("sequence", "token"):
         spec = grpo_spec(
             tmp_path, folder, num_steps=60, batch_size=4, num_generations=8, importance_sampling_level=level,
-            learning_rate=0.003, monitors={"reward_rise": None}, num_iterations=2,
+            monitors={"reward_rise": None}, num_iterations=2,
         )  # fmt: skip
         result = trained(zygote, tmp_path / level, spec)
-        first = next(line for line in read_journal(tmp_path / level / JOURNAL) if line["kind"] == "step")
-        assert result.metrics["reward"] > first["metrics"]["reward"] + 0.1
+        assert result.metrics["reward"] > steps_of(tmp_path / level)[0]["metrics"]["reward"] + 0.1
 
 
 def test_prompts_are_those_of_evaluation_and_the_last_turn_is_the_reference(tmp_path) -> None:

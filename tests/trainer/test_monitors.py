@@ -27,7 +27,7 @@ LIMITS = MonitorLimits()
 History = list[dict[str, float]]
 
 
-def history(num_steps: int, seed: int = 0, noise: float = 0.05, **figures: Any) -> History:
+def history(num_steps: int, seed: int = 0, noise: float = 0.02, **figures: Any) -> History:
     """Steps with noisy figures; each is a number, or a function of the step's share of the run (0 to 1)."""
     generator = random.Random(seed)
     shapes: dict[str, Any] = {
@@ -84,7 +84,8 @@ HONEST: dict[str, dict[str, Any]] = {
     "it learns to think longer": {
         REWARD: lambda x: 0.2 + 0.5 * x, VERIFIER: lambda x: 0.2 + 0.5 * x, LENGTH: lambda x: 10 + 90 * x,
     },
-    "it never ended its answers, and learns to": {CLIPPED: lambda x: 1 - x},
+    "it never ended its answers": {CLIPPED: 1.0},
+    "it learns to end its answers": {CLIPPED: lambda x: 1 - x},
     "single spikes": {"grad_norm": lambda x: 40.0 if x == 0.5 else 1.0},
     "experts were dead before": {DEAD: 0.9},
     "some scorings fail": {FAILED: 0.2},
