@@ -64,6 +64,7 @@ def settings(spec: GrpoSpec, shared: dict[str, Any]) -> dict[str, Any]:
     return {
         **shared,
         **served,
+        "bf16": shared["bf16"] and not shared["use_cpu"],
         "per_device_train_batch_size": spec.batch_size * spec.num_generations,
         **{name: getattr(spec, name) for name in TAKEN_OVER},
         "reward_weights": [reward.weight for reward in spec.rewards],

@@ -59,6 +59,8 @@ class GrpoSpec(PostTraining):
     """Learning-rate schedule after warm-up."""
     allow_plain_process: bool = False
     """Whether a reward's code may run without a sandbox where none works: a person's explicit permission."""
+    precision: Literal["auto", "float32"] = "auto"
+    """`auto`: matrix products in bfloat16 on accelerators alone, so that a CPU draws and scores answers alike."""
     vllm_url: str | None = None
     """URL of a `trl vllm-serve` server that answers the prompts (on GPUs); null: the training process does."""
 
