@@ -53,14 +53,14 @@ SHARED_SYSTEM = names("""
 
 @dataclass(frozen=True)
 class Condition:
-    """A call that is refused by one of its arguments."""
+    """A call that is refused by the value of one argument: outside `only`, with one of `bits`, or else any but zero."""
 
     name: str
     """System call."""
     argument: int
     """Which argument, from 0."""
-    values: tuple[int, ...] = ()
-    """Refused low halves (32 bits); none: every value but zero is refused, of both halves."""
+    only: tuple[int, ...] = ()
+    """Values that are let through, of the low half (32 bits), which is all that the kernel looks at."""
     bits: int = 0
     """Refused where one of these bits of the low half is set."""
 
@@ -70,10 +70,14 @@ _MODES = (
     *(("openat", 3), ("creat", 1), ("mknod", 1), ("mknodat", 2)),
 )
 """Calls that set a file's mode, and the argument that holds it."""
-ALWAYS = (  # typing into a terminal, signals by way of a file, limits of another process
-    Condition("ioctl", 1, values=(0x5412, 0x541C, 0x8901, 0x8902)),  # TIOCSTI, TIOCLINUX, FIOSETOWN, SIOCSPGRP
-    Condition("fcntl", 1, values=(8, 10, 15)),  # F_SETOWN, F_SETSIG, F_SETOWN_EX
-    Condition("prlimit64", 0),
+_IOCTL = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
+"""TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX. Others type into terminals, set owners, flags of files."""
+_FCNTL = (*range(8), 36, 37, 38, 1030, 1031, 1032)
+"""Descriptors, flags, locks, sizes of pipes. Others set owners, leases and watches."""
+ALWAYS = (
+    Condition("ioctl", 1, only=_IOCTL),
+    Condition("fcntl", 1, only=_FCNTL),
+    Condition("prlimit64", 0),  # a process id: another's limits
     *(Condition(name, argument, bits=0o6000) for name, argument in _MODES),  # files that run as their owner
 )
 
@@ -138,8 +142,10 @@ def _block(number: int, condition: Condition) -> list[Instruction]:
     tests: list[Instruction] = [(_LOAD, 0, 0, low)]
     if condition.bits:
         tests += [(_JUMP_ANY_BIT, 0, 1, condition.bits), _refusal()]
-    elif condition.values:
-        tests += [step for value in condition.values for step in ((_JUMP_EQUAL, 0, 1, value), _refusal())]
+    elif condition.only:
+        left = range(len(condition.only), 0, -1)
+        tests += [(_JUMP_EQUAL, skipped, 0, value) for skipped, value in zip(left, condition.only, strict=True)]
+        tests += [_refusal()]
     else:
         tests += [(_JUMP_EQUAL, 1, 0, 0), _refusal(), (_LOAD, 0, 0, low + 4), (_JUMP_EQUAL, 1, 0, 0), _refusal()]
     return [(_JUMP_EQUAL, 0, len(tests) + 1, number), *tests, (_LOAD, 0, 0, _NUMBER)]
