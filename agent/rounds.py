@@ -12,7 +12,7 @@ from nightsmith.agent import dossier, judging, morning
 from nightsmith.agent.plan import StudyPlan
 from nightsmith.agent.services import Services
 from nightsmith.agent.state import State, Step, WaitState
-from nightsmith.agent.work import device_kind, job_limit_s, job_spec, next_stage, role_of
+from nightsmith.agent.work import device_kind, job_limit_s, job_spec, next_stage, role_of, warm_up
 from nightsmith.evals.types import Decision, Verdict
 from nightsmith.record import events
 from nightsmith.record.errors import BudgetSpent, NightsmithError, NoDevice
@@ -35,6 +35,7 @@ async def start(state: State, runtime: Runtime[Services]) -> Go:
     """
     ws, study = runtime.context.ws, state["study"]
     plan, ended = dossier.study_plan(ws, study), _ended(ws, state)
+    await asyncio.to_thread(warm_up)
     queue, steps = [] if ended else list(state["queue"]), dict(state["steps"])
     running: list[str] = []
     while queue and len(running) < plan.parallel:

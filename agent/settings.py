@@ -1,18 +1,16 @@
 """Settings: nightsmith.toml, found upwards like .git, then NIGHTSMITH_* variables. Secrets: environment only."""
 
 import os
-import tomllib
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from nightsmith.agent.backends import ChatBackend, require_local
+from nightsmith.record import settings_file
 from nightsmith.record.budget import Budget
 from nightsmith.record.digest import Contract
 from nightsmith.record.errors import NightsmithError
-
-FILE = "nightsmith.toml"
 
 
 class PlannerSettings(Contract):
@@ -37,6 +35,10 @@ class Settings(Contract):
     """Whether planner.url may name another machine: goals and results are sent there."""
     budget: Budget | None = None
     """Limits of the account that jobs started by hand draw on."""
+    reserved_devices: tuple[str, ...] = ()
+    """Devices that no job is given, such as the GPUs that the planner's server runs on; `record.leases` reads it."""
+    warm_idle_s: float = Field(default=600, ge=0)
+    """Idle seconds after which the process that forks jobs leaves; 0: jobs start cold; `launch.warm` reads it."""
 
     def backend(self) -> ChatBackend:
         """Client of the planner. Raises NightsmithError for a remote URL that is not allowed."""
@@ -47,20 +49,20 @@ class Settings(Contract):
         return ChatBackend(url=url, model=self.planner.model, token=os.environ.get(self.planner.token_env))
 
 
+_PLAIN = tuple(name for name in Settings.model_fields if name not in ("planner", "budget"))
+
+
 def load_settings(start: Path | None = None) -> Settings:
     """Read the nearest nightsmith.toml from `start` (default: current directory) upwards, then the environment."""
-    folder = (start or Path.cwd()).absolute()
-    path = next((f / FILE for f in (folder, *folder.parents) if (f / FILE).is_file()), None)
+    path = settings_file.find(start)
+    values = settings_file.read(path)
     try:
-        values = tomllib.loads(path.read_text()) if path else {}
         return Settings.model_validate(_with_environment(values))
-    except tomllib.TOMLDecodeError as error:
-        raise NightsmithError(f"{path} is not valid TOML: {error}.") from None
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
         raise NightsmithError(
             f"Settings ({path or 'NIGHTSMITH_* variables'}): {problems}. "
-            f"Allowed: [planner] {', '.join(PlannerSettings.model_fields)}; allow_remote_planner; model; "
+            f"Allowed: [planner] {', '.join(PlannerSettings.model_fields)}; {', '.join(_PLAIN)}; "
             f"[budget] {', '.join(Budget.model_fields)}."
         ) from None
 

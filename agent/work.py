@@ -17,6 +17,7 @@ from nightsmith.tools.evaluation import evaluate_model_spec
 from nightsmith.tools.finetuning import Sft, sft_spec
 from nightsmith.tools.training import Pretrain, pretrain_spec
 from nightsmith.trainer import jobrows, jobs
+from nightsmith.trainer.launch import warm
 from nightsmith.trainer.spec import ModelRef, RunResult, RunSpec, RunStatus, TrainSpec
 
 START_SLACK_S = 3.0
@@ -125,6 +126,12 @@ def seconds_left(ws: Workspace, study: str) -> float | None:
 def device_kind() -> DeviceKind:
     """Accelerators where there are any, else CPU cores."""
     return "cuda" if any(device.startswith("cuda") for device in leases.devices()) else "cpu"
+
+
+def warm_up() -> None:
+    """Let the jobs to come start warm, where they run on CPUs."""
+    if device_kind() == "cpu":
+        warm.bring_up()
 
 
 def measured_trial_s(ws: Workspace, study: str, plan: StudyPlan) -> float:

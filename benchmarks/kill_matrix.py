@@ -23,6 +23,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "fakes"))
 import tiny_study
 import tuning_study
 
+from nightsmith.trainer import runfolder
+
 
 def bench(study: str, folder: Path) -> AbstractContextManager[tiny_study.Bench]:
     """A bench whose planner has one answer for each question; a question that is asked again has the same answer."""
@@ -69,20 +71,22 @@ def disturbed(study: str, folder: Path, at_s: float, victim: str) -> tuple[dict[
 def kill_worker(agent: "subprocess.Popen[str]", workspace: Path) -> str:
     """Kill -9 a worker of the study, or the next one to start. Workers live in sessions of their own."""
     while agent.poll() is None:
-        if workers := [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and is_worker(p, workspace)]:
+        if workers := [newest_claim(folder).pid for folder in workspace.glob("runs/*") if is_running(folder)]:
             os.kill(random.choice(workers), signal.SIGKILL)
             return f"1 of {len(workers)} workers killed"
         time.sleep(0.05)
     return "no worker was left"
 
 
-def is_worker(process: Path, workspace: Path) -> bool:
-    """Whether a process is a training or evaluation worker of this workspace: others on the machine are let be."""
-    try:
-        command = (process / "cmdline").read_bytes()
-    except OSError:
-        return False
-    return b"nightsmith.trainer.worker" in command and bytes(workspace) in command
+def is_running(folder: Path) -> bool:
+    """Whether a process holds the job's lock, which only claimed attempts may be asked for."""
+    return (folder / "claim-1.json").exists() and runfolder.is_locked(folder)
+
+
+def newest_claim(folder: Path) -> runfolder.Claim:
+    """Which process took the newest attempt."""
+    claims = (runfolder.Claim.model_validate_json(path.read_bytes()) for path in folder.glob("claim-*.json"))
+    return max(claims, key=lambda claim: claim.attempt)
 
 
 def main() -> int:

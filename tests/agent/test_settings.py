@@ -1,7 +1,8 @@
 import pytest
 
-from nightsmith.agent.settings import FILE, load_settings
+from nightsmith.agent.settings import load_settings
 from nightsmith.record.errors import NightsmithError
+from nightsmith.record.settings_file import FILE
 
 
 @pytest.fixture(autouse=True)

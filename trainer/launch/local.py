@@ -6,6 +6,7 @@ from pathlib import Path
 
 from nightsmith.record.errors import NightsmithError
 from nightsmith.record.offline import child_environment
+from nightsmith.trainer.launch import warm
 from nightsmith.trainer.runfolder import LOG
 from nightsmith.trainer.spec import LaunchSpec
 
@@ -35,7 +36,9 @@ def worker(folder: Path, attempt: int, devices: tuple[str, ...], time_limit_s: f
 
 
 def launch(spec: LaunchSpec) -> int:
-    """Start the process of a LaunchSpec; its output goes to `log.txt` in its folder. Returns its process id.
+    """Start the process of a LaunchSpec, forked warm where that is possible. Returns its process id.
+
+    Its output goes to `log.txt` in its folder.
 
     Raises:
         NightsmithError: it asks for several machines or processes, or cannot be started.
@@ -49,6 +52,8 @@ def launch(spec: LaunchSpec) -> int:
     folder = Path(spec.workdir)
     try:
         with (folder / LOG).open("ab") as log:
+            if (forked := warm.fork(spec, log)) is not None:
+                return forked
             child = subprocess.Popen(
                 spec.argv,
                 cwd=folder,
