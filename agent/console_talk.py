@@ -3,7 +3,7 @@
 import asyncio
 from typing import TYPE_CHECKING
 
-from nightsmith.agent import answering, console_study, dossier, steering
+from nightsmith.agent import answering, console_study, ledger, steering
 from nightsmith.agent.conversing import ConverseRequest, Utterance
 from nightsmith.agent.planner import Planner
 from nightsmith.record import studies
@@ -21,7 +21,7 @@ async def meant(ws: Workspace, study: str, text: str, planner: Planner) -> Utter
     numbers = tuple(row.number for row in studies.trials(ws, study))
     request = ConverseRequest(text=text, study=study, trials=numbers, settings=steering.tunable(ws, study))
     utterance, transcript = await planner.converse(request)
-    dossier.add_transcript(ws, study, "converse", transcript)
+    ledger.keep_transcript(ws, study, "converse", transcript)
     return utterance
 
 

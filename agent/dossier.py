@@ -53,3 +53,10 @@ def add_transcript(ws: Workspace, study: str, decision: str, transcript: dict[st
     """Append what the planner was asked and what it said, so that every decision can be replayed."""
     with (ws.study_dir(study) / "transcripts.jsonl").open("a") as file:
         file.write(json.dumps({"decision": decision, **transcript}, ensure_ascii=False) + "\n")
+
+
+def transcripts(ws: Workspace, study: str) -> list[dict[str, Any]]:
+    """What was appended so far, in order. A line that a crash cut off is left out."""
+    path = ws.study_dir(study) / "transcripts.jsonl"
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]

@@ -6,6 +6,7 @@ or the study pauses.
 """
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,9 +61,10 @@ class Backend(Protocol):
 class PlannerConfused(NightsmithError):
     """No answer of the planner can stand. Studies pause; nothing decides in its place."""
 
-    def __init__(self, text: str, errors: list[WireError]):
-        """`errors` are what was wrong with each answer."""
+    def __init__(self, text: str, errors: list[WireError], wall_s: float):
+        """`errors` are what was wrong with each answer, `wall_s` the seconds that the answers took."""
         super().__init__(text)
+        self.wall_s = wall_s
         self.missing = next((error for error in reversed(errors) if isinstance(error, Missing)), None)
 
 
@@ -137,6 +139,8 @@ class _Turn:
     schema: dict[str, Any]
     max_tokens: int
     answers: list[str] = field(default_factory=list[str])
+    wall_s: float = 0.0
+    """Seconds that the answers took."""
     errors: list[WireError] = field(default_factory=list[WireError])
 
     async def ask(self, read: Callable[[dict[str, Any]], Answer], narrow: Narrow) -> Answer:
@@ -151,7 +155,7 @@ class _Turn:
                 return read(_object(answer))
             except WireError as error:
                 self.errors.append(error)
-        raise PlannerConfused(f"The planner's answer cannot be used. {self.errors[-1]}", self.errors)
+        raise PlannerConfused(f"The planner's answer cannot be used. {self.errors[-1]}", self.errors, self.wall_s)
 
     def _as_asked(self) -> list[dict[str, str]]:
         return self.messages
@@ -160,9 +164,10 @@ class _Turn:
         return [*self.messages, *prompting.repair_messages(self.answers[-1], str(self.errors[-1]))]
 
     async def _complete(self, messages: list[dict[str, str]], schema: dict[str, Any]) -> str:
-        backend, seed = self.planner.backend, self.planner.seed
+        backend, seed, begun = self.planner.backend, self.planner.seed, time.monotonic()
         answer = await backend.complete(messages, schema, max_tokens=self.max_tokens, temperature=0.0, seed=seed)
         self.answers.append(answer.text)
+        self.wall_s += time.monotonic() - begun
         return answer.text
 
     def transcript(self) -> dict[str, Any]:
@@ -174,6 +179,7 @@ class _Turn:
             "errors": [str(error) for error in self.errors],
             "seed": self.planner.seed,
             "backend": _identity(self.planner.backend),
+            "wall_s": self.wall_s,
         }
 
 

@@ -6,11 +6,11 @@ from typing import Any
 from langgraph.runtime import Runtime
 from langgraph.types import Command
 
-from nightsmith.agent import dossier, judging, proposing
+from nightsmith.agent import dossier, judging, ledger, proposing
 from nightsmith.agent.materials import prepare_data
 from nightsmith.agent.services import Services
 from nightsmith.agent.state import State, Step
-from nightsmith.agent.work import step_of, time_for
+from nightsmith.agent.work import step_of, time_for, warm_up
 from nightsmith.record import events, studies
 from nightsmith.record.errors import NightsmithError
 from nightsmith.record.workspace import Workspace
@@ -26,6 +26,7 @@ async def baseline(state: State, runtime: Runtime[Services]) -> Go:
     A model that is fine-tuned is the baseline as it is: it is evaluated once, and has no seeds.
     """
     ws, study = runtime.context.ws, state["study"]
+    await asyncio.to_thread(warm_up)
     try:
         await asyncio.to_thread(prepare_data, ws, study, runtime.context.cwd)
     except NightsmithError as refusal:
@@ -60,7 +61,7 @@ async def propose(state: State, runtime: Runtime[Services]) -> Go:
     proposed = f"proposed-{number}-{len(state['confirmed'])}"  # after a confirmation the planner is asked again
     if dossier.load(ws, study, proposed) is None:  # saved whole, so that a repeated step records the same trials
         plans, transcript = await proposing.propose(runtime.context, study, number, room)
-        dossier.add_transcript(ws, study, "propose", transcript)
+        ledger.keep_transcript(ws, study, "propose", transcript)
         dossier.save(ws, study, proposed, [plan.model_dump(mode="json") for plan in plans])
     numbers = _record(ws, study, number, dossier.load(ws, study, proposed))
     if not numbers:

@@ -6,7 +6,7 @@ from typing import Any
 from langgraph.runtime import Runtime
 from langgraph.types import Command, interrupt
 
-from nightsmith.agent import dossier, editing, window
+from nightsmith.agent import dossier, editing, ledger, window
 from nightsmith.agent.goal import GoalSpec
 from nightsmith.agent.preflight import preflight
 from nightsmith.agent.questions import named, with_answers
@@ -28,7 +28,7 @@ async def interpret(state: State, runtime: Runtime[Services]) -> Go:
     if understood is None or understood["num_answers"] < len(answers):
         text = with_answers(studies.get(ws, study).goal, answers)
         reading = await runtime.context.planner().interpret(text)
-        dossier.add_transcript(ws, study, "interpret", reading.transcript)
+        ledger.keep_transcript(ws, study, "interpret", reading.transcript)
         understood = {**reading.as_json(), "num_answers": len(answers)}
         dossier.save(ws, study, "interpretation", understood)
         events.append(ws, study, "interpreted", data={k: understood[k] for k in ("status", "reasons")})
@@ -113,6 +113,7 @@ async def approve(state: State, runtime: Runtime[Services]) -> Go:
         return _rejected(ws, study, answer)
     given = approvals.approve(ws, envelope(ws, study), how=answer["how"])
     budget.open_account(ws, study, given.envelope.budget, ends_at=window.of(ws, study).deadline())
+    ledger.charge(ws, study)
     events.append(ws, study, "approval", data={"by": given.by, "how": given.how, "hash": given.envelope_digest})
     return Command(goto="baseline")
 

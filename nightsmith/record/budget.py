@@ -191,6 +191,17 @@ def release(db: sqlite3.Connection, key: str) -> None:
     db.execute("UPDATE reservations SET reserved = NULL WHERE key = ?", (key,))
 
 
+def set_spent(ws: Workspace, account: str, key: str, spent: Amount) -> None:
+    """Record what something that reserves nothing has spent in all so far. Asked again, the last figure stands."""
+    with ws.write() as db:
+        _account(db, account)
+        db.execute(
+            "INSERT INTO reservations (key, account, spent) VALUES (?, ?, ?) "
+            "ON CONFLICT (key) DO UPDATE SET spent = excluded.spent",
+            (key, account, spent.canonical()),
+        )
+
+
 def tick(ws: Workspace, account: str, seconds: float) -> None:
     """Add active wall-clock time. Only the controller of the study calls it, so that parallel jobs count once."""
     if not (math.isfinite(seconds) and seconds >= 0):

@@ -11,24 +11,46 @@ import re
 import shutil
 import sqlite3
 import subprocess
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from nightsmith.record.clock import Clock, utc_now
 from nightsmith.record.errors import NightsmithError, NoDevice
+from nightsmith.record.settings_file import setting
 from nightsmith.record.workspace import Workspace
 
 DeviceKind = Literal["cpu", "cuda"]
 
 
 def devices() -> tuple[str, ...]:
+    """Devices that jobs may be given: those of this machine but the reserved ones.
+
+    Raises NightsmithError where every one is reserved.
+    """
+    kept = reserved()
+    available = tuple(device for device in _present() if device not in kept)
+    if not available:
+        raise NightsmithError(
+            f"reserved_devices keeps every device from jobs ({', '.join(kept)}). Leave one out of it, in "
+            "nightsmith.toml or $NIGHTSMITH_RESERVED_DEVICES."
+        )
+    return available
+
+
+def reserved() -> tuple[str, ...]:
+    """Devices that no job is given: `reserved_devices` in nightsmith.toml, or `$NIGHTSMITH_RESERVED_DEVICES`."""
+    named = setting("reserved_devices") or ()
+    return _parse(named.split(",") if isinstance(named, str) else named, "reserved_devices")
+
+
+def _present() -> tuple[str, ...]:
     """Devices of this machine: `cpu:i`, one a usable core, and `cuda:i`, numbered as nvidia-smi does.
 
     `$NIGHTSMITH_DEVICES`, e.g. `cpu:0,cpu:1,cuda:0`, replaces what is found; `$CUDA_VISIBLE_DEVICES` narrows it.
     """
     if named := os.environ.get("NIGHTSMITH_DEVICES"):
-        return _parse(named)
+        return _parse(named.split(","), "$NIGHTSMITH_DEVICES")
     cores = tuple(f"cpu:{index}" for index in range(_num_cores(Path("/sys/fs/cgroup/cpu.max"))))
     return cores + tuple(f"cuda:{index}" for index in _visible(_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES")))
 
@@ -59,15 +81,6 @@ def release(db: sqlite3.Connection, key: str) -> None:
     db.execute("DELETE FROM leases WHERE key = ?", (key,))
 
 
-def reap(db: sqlite3.Connection, alive: Callable[[str], bool]) -> tuple[str, ...]:
-    """Release the leases of jobs that are not alive. Returns their keys."""
-    keys = [str(row["key"]) for row in db.execute("SELECT DISTINCT key FROM leases ORDER BY key")]
-    dead = tuple(key for key in keys if not alive(key))
-    for key in dead:
-        release(db, key)
-    return dead
-
-
 def free(ws: Workspace, kind: DeviceKind = "cpu") -> tuple[str, ...]:
     """Devices of a kind that nobody holds."""
     with ws.read() as db:
@@ -89,20 +102,21 @@ def _shortage(key: str, num: int, kind: DeviceKind, held: tuple[str, ...], avail
         return f"Job {key} asks for {num} {kind} device(s) but holds {', '.join(held)}. Release these first."
     total = sum(device.startswith(f"{kind}:") for device in devices())
     if num > total:
-        return f"Job {key} asks for {num} {kind} device(s); this machine has {total}. Ask for at most {total}."
+        kept = f" ({', '.join(reserved())} reserved)" if reserved() else ""
+        return f"Job {key} asks for {num} {kind} device(s); jobs may have {total}{kept}. Ask for at most {total}."
     return (
         f"Job {key} asks for {num} {kind} device(s); {len(available)} of {total} are free. "
         "Wait for a running job to end, or stop one."
     )
 
 
-def _parse(named: str) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(name.strip() for name in named.split(",")))
+def _parse(named: Sequence[str], where: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(str(name).strip() for name in named))
     wrong = [name for name in names if not re.fullmatch(r"(cpu|cuda):\d+", name)]
     if wrong:
         raise NightsmithError(
-            f"$NIGHTSMITH_DEVICES has {', '.join(map(repr, wrong))}. Allowed are cpu:<number> and cuda:<number>, "
-            "separated by commas, e.g. cpu:0,cuda:0."
+            f"{where} has {', '.join(map(repr, wrong))}. Allowed are cpu:<number> and cuda:<number>, "
+            'e.g. cpu:0,cuda:0 in a variable, ["cpu:0", "cuda:0"] in nightsmith.toml.'
         )
     return names
 

@@ -7,6 +7,7 @@ import pytest
 
 from nightsmith.record import leases
 from nightsmith.record.errors import NightsmithError, NoDevice
+from nightsmith.record.settings_file import FILE
 from nightsmith.record.workspace import Workspace
 
 
@@ -57,12 +58,23 @@ def test_a_refused_request_leases_nothing(ws: Workspace) -> None:
     assert leases.free(ws) == ("cpu:1",)
 
 
-def test_leases_of_dead_jobs_are_reaped_and_others_are_not(ws: Workspace) -> None:
-    acquired(ws, "dead", 1)
-    acquired(ws, "alive", 1)
-    with ws.write() as db:
-        assert leases.reap(db, lambda key: key == "alive") == ("dead",)
-    assert leases.free(ws) == ("cpu:0",)
+def test_reserved_devices_are_given_to_nobody(ws: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / FILE).write_text('reserved_devices = ["cuda:0", "cpu:0"]\n')
+    assert leases.devices() == ("cpu:1",)
+    assert acquired(ws, "a", 1) == ("cpu:1",)
+    with pytest.raises(NoDevice, match=r"jobs may have 0 \(cuda:0, cpu:0 reserved\)"):
+        acquired(ws, "b", 1, "cuda")
+    monkeypatch.setenv("NIGHTSMITH_RESERVED_DEVICES", "cpu:1")
+    assert leases.devices() == ("cpu:0", "cuda:0")
+    monkeypatch.setenv("NIGHTSMITH_RESERVED_DEVICES", "")
+    assert leases.reserved() == ()
+    monkeypatch.setenv("NIGHTSMITH_RESERVED_DEVICES", "cpu:0,cpu:1,cuda:0")
+    with pytest.raises(NightsmithError, match="keeps every device from jobs"):
+        leases.devices()
+    monkeypatch.setenv("NIGHTSMITH_RESERVED_DEVICES", "gpu0")
+    with pytest.raises(NightsmithError, match="reserved_devices has 'gpu0'"):
+        leases.devices()
 
 
 def test_the_variable_rules_the_devices_and_a_wrong_name_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
