@@ -200,6 +200,23 @@ def export(
     )
 
 
+@app.command()
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would go.")] = False,
+    keep: Annotated[int, typer.Option(help="Checkpoints of each study that stay for their dev score.", min=1)] = 1,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove without asking.")] = False,
+    as_json: Json = False,
+    workspace: Workspace_ = None,
+) -> None:
+    """Remove checkpoints of ended studies that nothing needs; results, events and logs stay.
+
+    Exit status 6 where there is something to remove and neither a person nor --yes says that it may go.
+    """
+    from nightsmith.agent import removing
+
+    raise typer.Exit(removing.collect(workspace, best=keep, dry_run=dry_run, yes=yes, as_json=as_json))
+
+
 @model_app.command("pull")
 def model_pull(
     name: Annotated[str, typer.Argument(help="What to fetch: `planner`.")],

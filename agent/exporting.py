@@ -132,7 +132,10 @@ def _verified(job: JobView) -> Path:
     folder = Path(job.checkpoint)
     found = found_digest(folder)
     if found is None:
-        raise ExportFailed(f"The checkpoint of job {job.key} is no longer at {folder}.")
+        raise ExportFailed(
+            f"The checkpoint of job {job.key} is no longer at {folder}. `nightsmith gc` removes those that nothing "
+            "needs; `nightsmith train` with the spec.json beside it trains it again."
+        )
     if found != job.checkpoint_digest:
         raise Damaged(
             f"The weights in {folder} have the digest {found[:12]}; when job {job.key} ended it was "

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import unquote, urlparse
 
 from nightsmith.record.workspace import Workspace
 from nightsmith.trainer import overview
@@ -147,6 +148,18 @@ def read_runs(ws: Workspace, study: str) -> list[Any]:
         client = open_client(ws)
         experiment = client.get_experiment_by_name(EXPERIMENT)
         return list(find_runs(client, experiment.experiment_id, study)) if experiment else []
+
+
+def registered(ws: Workspace) -> list[Path]:
+    """Where the models lie that somebody registered in MLflow by the path of a folder."""
+    if not (ws.root / DATABASE).is_file():
+        return []
+    with closing(sqlite3.connect(ws.root / DATABASE, timeout=20)) as db:
+        if db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'model_versions'").fetchone() is None:
+            return []
+        sources = [str(source) for (source,) in db.execute("SELECT source FROM model_versions WHERE source <> ''")]
+    places = [urlparse(source) for source in sources]
+    return [Path(unquote(place.path)) for place in places if place.scheme in ("", "file")]
 
 
 def open_client(ws: Workspace) -> Any:
