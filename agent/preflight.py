@@ -2,7 +2,6 @@
 
 import datetime as dt
 import json
-import os
 import shutil
 from pathlib import Path
 from statistics import median
@@ -21,6 +20,7 @@ from nightsmith.record.budget import Deadline
 from nightsmith.record.workspace import Workspace
 from nightsmith.tools.base import ToolCall
 from nightsmith.trainer import jobs
+from nightsmith.trainer.sizing import memory_bytes
 from nightsmith.trainer.spec import PretrainSpec, RunSpec, SftSpec
 
 FREE_DISK_BYTES = 500 * 2**20
@@ -93,15 +93,6 @@ def survey(ws: Workspace, deadline: Deadline | None, now: dt.datetime | None = N
         num_measured={name: len(values) for name, values in speeds.items()},
         seconds_to_deadline=seconds_to(deadline, now or dt.datetime.now()) if deadline else None,
     )
-
-
-def memory_bytes() -> float:
-    """Main memory, or what a container may use of it where that is less."""
-    installed = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    try:
-        return min(installed, float(Path("/sys/fs/cgroup/memory.max").read_text()))
-    except (OSError, ValueError):  # no such file, or "max"
-        return installed
 
 
 def measured_speeds(ws: Workspace) -> dict[str, list[float]]:

@@ -17,6 +17,7 @@ from nightsmith.tools import registry, training
 from nightsmith.tools.base import ToolCall
 from nightsmith.tools.finetuning import Sft
 from nightsmith.tools.training import Pretrain
+from nightsmith.trainer.sizing import on_cpu
 
 
 def check_sizes(plan: StudyPlan, machine: Machine, look: Look, free_disk_bytes: int) -> None:
@@ -45,15 +46,11 @@ def _workload(call: ToolCall, look: Look) -> Workload:
     args = registry.validate(call)
     if isinstance(args, Pretrain):
         shape = training.architecture(args)
-        return _as_here(micro_batch=shape.batch_size, seq_len=shape.seq_len)
+        return on_cpu(micro_batch=shape.batch_size, seq_len=shape.seq_len)
     assert isinstance(args, Sft)
     longest = max((look.tokens(data.longest_bytes) for data in look.data.values()), default=math.inf)
     length = args.max_len if args.rows == "text" or longest <= 0 else int(min(args.max_len, longest))
-    return _as_here(
+    return on_cpu(
         micro_batch=args.batch_size, seq_len=max(1, length), method=args.adaptation, lora_rank=args.lora_rank,
         lora_experts=True,
     )  # fmt: skip
-
-
-def _as_here(**settings: object) -> Workload:
-    return Workload.model_validate({"precision": "fp32", "recompute": False, "logits_chunk": None, **settings})

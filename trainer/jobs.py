@@ -26,6 +26,7 @@ from nightsmith.trainer.accounting import reservation
 from nightsmith.trainer.jobrows import STARTED, JobRow, Role, rows
 from nightsmith.trainer.journal import JOURNAL, read_tail
 from nightsmith.trainer.launch import local
+from nightsmith.trainer.sizing import TooLarge, require_room
 from nightsmith.trainer.spec import RunResult, RunSpec, RunStatus
 
 __all__ = ["JobRow", "Progress", "Role", "num_starts", "poll", "progress", "rows", "start", "stop"]
@@ -90,13 +91,15 @@ def start(
     last checkpoint; one that ended otherwise stays as it is.
 
     Raises:
-        NotApproved, BudgetSpent, NoDevice: refused; the audit and the study's events say so.
+        TooLarge, NotApproved, BudgetSpent, NoDevice: refused; the audit and the study's events say so.
     """
     key = jobrows.key_of(study, step, spec)
     request = _Request(key, study, step, trial, role, spec, time_limit_s, num_devices, device_kind)
-    _settle_if_ended(ws, key)
+    known = _settled(ws, key)
     leases.devices()  # asks nvidia-smi once a process: not inside the transaction
     try:
+        if known is None or known.state in CONTINUED:
+            require_room(spec, ws.root, device_kind)
         with ws.write() as db:
             row = _intend(db, request, ws.run_dir(key))
     except Refused as refusal:
@@ -204,12 +207,13 @@ def _spawn(row: JobRow) -> None:
     local.launch(row.launch)
 
 
-def _settle_if_ended(ws: Workspace, key: str) -> None:
-    """Take note of an end that nobody has polled for, so that the job can be started again."""
+def _settled(ws: Workspace, key: str) -> JobRow | None:
+    """The job, if there is one; an end that nobody has polled for is taken note of, so that it can be started again."""
     with ws.read() as db:
-        known = jobrows.find(db, key) is not None
-    if known:
-        poll(ws, key)
+        if jobrows.find(db, key) is None:
+            return None
+    poll(ws, key)
+    return jobrows.get(ws, key)
 
 
 def _record_start(db: sqlite3.Connection, row: JobRow) -> None:
@@ -226,7 +230,11 @@ def _record_start(db: sqlite3.Connection, row: JobRow) -> None:
 
 
 def _record_refusal(ws: Workspace, request: _Request, refusal: Refused) -> None:
-    detail = {"kind": request.spec.kind, "step": request.step, "role": request.role, "reason": str(refusal)}
+    detail: dict[str, Any] = {
+        "kind": request.spec.kind, "step": request.step, "role": request.role, "reason": str(refusal),
+    }  # fmt: skip
+    if isinstance(refusal, TooLarge):
+        detail["refusals"] = [each.model_dump(mode="json", exclude_none=True) for each in refusal.refusals]
     with ws.write() as db:
         events.insert(db, request.study, "refused", trial=request.trial, job=request.key, data=detail)
         audit.append(db, "job.refused", {"job": request.key, "study": request.study, **detail})

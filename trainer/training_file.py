@@ -52,6 +52,17 @@ def _texts(values: list[Any]) -> list[str]:
     return ["" if value is None else value if isinstance(value, str) else json.dumps(value) for value in values]
 
 
+def longest_row(data: str) -> int | None:
+    """Bytes of the longest row of a file, all of its columns together; None where it cannot be read."""
+    parquet: Any = import_module("pyarrow.parquet")
+    try:
+        table = parquet.read_table(data)
+    except (OSError, ValueError):
+        return None
+    columns = [_texts(table[name].to_pylist()) for name in table.column_names if name != "row_id"]
+    return max((sum(len(value.encode()) for value in row) for row in zip(*columns, strict=True)), default=None)
+
+
 def named(row_ids: Sequence[str]) -> str:
     """`2 row(s) (a, b)`, for an error about them."""
     more = f" and {len(row_ids) - NAMED_ROWS} more" if len(row_ids) > NAMED_ROWS else ""

@@ -1,0 +1,125 @@
+"""Whether a job fits into this machine's memory and onto its disk, before it is started. Torch-free.
+
+Jobs on accelerators, evaluations, and models of families that have no closed form are not looked at.
+"""
+
+import os
+import shutil
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from nightsmith.model.capacity.check import Refusal, machine, refusals
+from nightsmith.model.capacity.families import known_shape, shape_of
+from nightsmith.model.capacity.memory import memory_of
+from nightsmith.model.capacity.planning import disk
+from nightsmith.model.capacity.published import config_of
+from nightsmith.model.capacity.shapes import ModelShape
+from nightsmith.model.capacity.sharding import ParallelPlan
+from nightsmith.model.capacity.workload import Workload
+from nightsmith.model.size import base_config
+from nightsmith.record.errors import NightsmithError, Refused
+from nightsmith.record.leases import DeviceKind
+from nightsmith.trainer.spec import DpoSpec, PostTraining, PretrainSpec, RewardSpec, RunSpec
+from nightsmith.trainer.training_file import longest_row
+
+_SPEC: TypeAdapter[RunSpec] = TypeAdapter(RunSpec)
+LOGITS_CHUNK = 1024
+"""Tokens whose scores TRL's DPO holds at once; its reward models have one score a row."""
+TEMPLATE_TOKENS = 64
+"""Tokens that a chat template may add to a row, beside its text; assumed."""
+
+
+class TooLarge(Refused):
+    """A job takes more memory or disk than there is."""
+
+    def __init__(self, kind: str, found: tuple[Refusal, ...]) -> None:
+        """`found`: what lacks, with ways to train that fit, the nearest first."""
+        super().__init__(f"{kind} cannot be run here. {' '.join(each.text for each in found)}")
+        self.refusals = found
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a job takes."""
+
+    shape: ModelShape
+    work: Workload
+    memory_bytes: int
+    disk_bytes: int
+
+
+def require_room(spec: RunSpec, folder: Path, device_kind: DeviceKind) -> None:
+    """Raise TooLarge where a job would not fit.
+
+    Args:
+        spec: the job.
+        folder: the workspace that it would write into.
+        device_kind: what it would run on.
+    """
+    if device_kind != "cpu":
+        return
+    if found := lacking(spec, memory_bytes(), shutil.disk_usage(folder).free):
+        raise TooLarge(spec.kind, found)
+
+
+def lacking(spec: RunSpec, memory: float, free_disk: int) -> tuple[Refusal, ...]:
+    """Every reason why a job must not start on a CPU with so many bytes of memory and disk; none where it may."""
+    needs, device = _needs(spec.model_dump_json()), machine(memory)
+    if needs is None or (needs.memory_bytes <= device.usable_bytes and needs.disk_bytes <= free_disk):
+        return ()
+    work = needs.work
+    if isinstance(spec, PostTraining) and (longest := longest_row(spec.data)) is not None:
+        work = work.model_copy(update={"seq_len": max(1, min(work.seq_len, longest + TEMPLATE_TOKENS))})
+    return refusals(needs.shape, work, device, disk_bytes=free_disk)
+
+
+@lru_cache(maxsize=32)
+def _needs(spec_json: str) -> Needs | None:
+    """What a job takes at most; None where that is not known. By its text: a study starts the same job often."""
+    spec = _SPEC.validate_json(spec_json)
+    shape, work = _shape(spec), workload(spec)
+    if shape is None or work is None:
+        return None
+    return Needs(shape, work, memory_of(shape, ParallelPlan(), work).total, disk(shape, work).kept)
+
+
+def _shape(spec: RunSpec) -> ModelShape | None:
+    if isinstance(spec, PretrainSpec):
+        return shape_of(config_of(spec.architecture), "architecture")
+    if not isinstance(spec, PostTraining):
+        return None
+    try:
+        return known_shape(base_config(Path(spec.model.path)))
+    except NightsmithError:  # absent or damaged: the job itself says so, with what mends it
+        return None
+
+
+def workload(spec: RunSpec) -> Workload | None:
+    """How a job trains; None for one that does not train."""
+    if isinstance(spec, PretrainSpec):
+        return on_cpu(micro_batch=spec.architecture.batch_size, seq_len=spec.architecture.seq_len)
+    if not isinstance(spec, PostTraining):
+        return None
+    paired = isinstance(spec, DpoSpec | RewardSpec)
+    return on_cpu(
+        micro_batch=spec.batch_size * (2 if paired else 1), seq_len=spec.max_len, method=spec.adaptation,
+        lora_rank=spec.lora_rank, lora_experts=True, logits_chunk=LOGITS_CHUNK if paired else None,
+    )  # fmt: skip
+
+
+def on_cpu(**settings: Any) -> Workload:
+    """How this version trains on a CPU: float32, nothing recomputed, all logits at once."""
+    return Workload.model_validate({"precision": "fp32", "recompute": False, "logits_chunk": None, **settings})
+
+
+def memory_bytes() -> float:
+    """Main memory, or what a container may use of it where that is less."""
+    installed = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    try:
+        return min(installed, float(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError):  # no such file, or "max"
+        return installed
