@@ -11,15 +11,16 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers.models.mistral4.modeling_mistral4 import Mistral4Attention, Mistral4RMSNorm
+from transformers.models.mistral4.modeling_mistral4 import Mistral4Attention, Mistral4MLP, Mistral4RMSNorm
 
 from nightsmith.model.attention import CAUSAL_BLOCKS
 from nightsmith.model.attention_latent import OneNodeAttention
 from nightsmith.model.experts import SEGMENTS
 from nightsmith.model.norm import LeanRMSNorm
 from nightsmith.model.small4 import Small4ForCausalLM
+from nightsmith.model.swiglu import OneNodeMLP
 
-LEAN: dict[type, type] = {Mistral4Attention: OneNodeAttention, Mistral4RMSNorm: LeanRMSNorm}
+LEAN: dict[type, type] = {Mistral4Attention: OneNodeAttention, Mistral4MLP: OneNodeMLP, Mistral4RMSNorm: LeanRMSNorm}
 """transformers' module -> the same in few memory passes, where it can."""
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -81,6 +82,13 @@ def _hidden_keys(start: int, end: int, dtype: torch.dtype) -> Tensor:
 def product_dtype(x: Tensor) -> torch.dtype:
     """In what matrix products are computed: autocast's type where it is on, else that of the tensor."""
     return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+
+
+def are_plain(*layers: nn.Module) -> bool:
+    """Whether these are linear layers without bias, adapters or sharded weights."""
+    return all(
+        type(layer) is nn.Linear and layer.bias is None and not isinstance(layer.weight, DTensor) for layer in layers
+    )
 
 
 def causal_blocks_attention(

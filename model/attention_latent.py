@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.tensor import DTensor
 from transformers.models.mistral4.modeling_mistral4 import Mistral4Attention
 
-from nightsmith.model.attention import CAUSAL_BLOCKS, LONGEST, attend, attend_backward, product_dtype
+from nightsmith.model.attention import CAUSAL_BLOCKS, LONGEST, are_plain, attend, attend_backward, product_dtype
 from nightsmith.model.norm import rms_norm, rms_norm_backward
 
 
@@ -166,7 +166,7 @@ class OneNodeAttention(Mistral4Attention):
             and length <= min(LONGEST, config.rope_parameters["original_max_position_embeddings"])
             and config.rope_interleave
             and not (self.training and self.attention_dropout)
-            and all(type(module) is nn.Linear and module.bias is None for module in self._projections())
+            and are_plain(*self._projections())
             and not any(isinstance(weight, DTensor) for weight in self._weights())
         )
 

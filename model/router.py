@@ -116,12 +116,14 @@ class Small4Router(Mistral4TopkRouter):
         hidden_TD = hidden_states.reshape(-1, self.hidden_dim)
         with torch.autocast(hidden_TD.device.type, enabled=False):
             logits_TE = F.linear(hidden_TD.float(), self.weight.float())
-            probs_TE = logits_TE.softmax(-1)
+            probs_TE = softmax(logits_TE)
         ids_TK = self._choose(probs_TE.detach())
         weights_TK = probs_TE.gather(1, ids_TK)
         if self.norm_topk_prob:
             weights_TK = weights_TK / (weights_TK.sum(-1, keepdim=True) + 1e-20)
-        weights_TK = (weights_TK * self.routed_scaling_factor).to(hidden_states.dtype)
+        if self.routed_scaling_factor != 1:
+            weights_TK = weights_TK * self.routed_scaling_factor
+        weights_TK = weights_TK.to(hidden_states.dtype)
         if not self.training:
             return logits_TE, weights_TK, ids_TK
         load_E = self._count(ids_TK, logits_TE)
@@ -193,6 +195,11 @@ class _WithLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
         return grads[0], torch.ones((), dtype=ctx.loss_dtype, device=grads[0].device)
+
+
+def softmax(logits_TE: Tensor) -> Tensor:
+    """Probabilities of the experts. Rows of less than 16 entries torch's CPU kernel takes one by one, columns not."""
+    return logits_TE.softmax(-1) if logits_TE.shape[-1] >= 16 else logits_TE.t().softmax(0).t()
 
 
 def count_load(expert_ids_TK: Tensor, num_experts: int, is_token_T: Tensor | None = None) -> Tensor:

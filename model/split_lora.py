@@ -20,7 +20,9 @@ from torch.nn import functional as F
 from transformers.integrations import moe
 
 from nightsmith.model.attention import product_dtype
-from nightsmith.model.experts import PADDING, STACKS, Segments, is_plain_swiglu, segment, swiglu, swiglu_backward
+from nightsmith.model.experts import STACKS, is_plain_swiglu
+from nightsmith.model.segments import PADDING, Segments, segment
+from nightsmith.model.swiglu import swiglu, swiglu_backward
 
 SPLIT_LORA = "split_lora"
 """Name of this backend among transformers' experts implementations; without adapters it is `grouped_mm`."""

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from nightsmith.model import arithmetic
 from nightsmith.model.files import weights_digest
 from nightsmith.model.health import Recent, worst
-from nightsmith.model.router import end_step
+from nightsmith.model.router import routers
 from nightsmith.model.small4 import build
 from nightsmith.trainer import checkpoint
 from nightsmith.trainer.attempt import Attempt, Ended
@@ -64,6 +64,7 @@ class Pretraining:
         self._arithmetic = arithmetic.choose(self.model, self._device, spec.precision)
         attempt.journal.write("arithmetic", **vars(self._arithmetic))
         self._optimizer = make_optimizer(self.model, spec)
+        self._parameters, self._routers = list(self.model.parameters()), list(routers(self.model))
         self._state = checkpoint.TrainState(initial_digest=initial_digest)
         found = checkpoint.latest(attempt.run_dir)
         if found is not None:
@@ -117,14 +118,15 @@ class Pretraining:
         with self._arithmetic.autocast():
             loss = next_token_loss(self.model, batch_BL)
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), spec.grad_clip).item()
+        norm = clip_gradients(self._parameters, spec.grad_clip)
         if not math.isfinite(loss.item()) or not math.isfinite(norm):
             raise Ended(RunStatus.NOT_FINITE, not_finite(spec, step, loss.item(), norm))
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(spec, step)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-        end_step(self.model)
+        for router in self._routers:
+            router.end_step()
         self._state.losses.append(loss.item())
         self._state.step += 1
         self._state.train_s += time.perf_counter() - started
@@ -174,6 +176,15 @@ def next_token_loss(model: Any, batch_BL: Tensor) -> Tensor:
     """Mean cross-entropy, in nats per token, of each token of the windows (B, L + 1) but the first."""
     logits_BLV = model(input_ids=batch_BL[:, :-1], use_cache=False).logits
     return F.cross_entropy(logits_BLV.float().flatten(0, 1), batch_BL[:, 1:].flatten())
+
+
+def clip_gradients(parameters: list[nn.Parameter], max_norm: float) -> float:
+    """Scale the gradients down to a norm of `max_norm` where theirs is larger; returns theirs."""
+    total_norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    norm = total_norm.item()
+    if norm > max_norm:
+        nn.utils.clip_grads_with_norm_(parameters, max_norm, total_norm)
+    return norm
 
 
 def make_optimizer(model: nn.Module, spec: PretrainSpec) -> torch.optim.AdamW:

@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import DynamicCache
-from transformers.models.mistral4.modeling_mistral4 import Mistral4Attention, Mistral4RMSNorm
+from transformers.models.mistral4.modeling_mistral4 import Mistral4Attention, Mistral4MLP, Mistral4RMSNorm
 
 from nightsmith.model.attention import BLOCK, CAUSAL_BLOCKS, LONGEST, CausalBlocks
 from nightsmith.model.attention_latent import OneNodeAttention
 from nightsmith.model.norm import LeanRMSNorm
 from nightsmith.model.presets import PRESETS
 from nightsmith.model.small4 import build
+from nightsmith.model.swiglu import OneNodeMLP
 
 torch.set_num_threads(1)
 NANO = PRESETS["nano"]
@@ -122,3 +123,25 @@ def test_the_lean_norm_gives_the_output_and_the_gradients_of_the_plain_one() -> 
         results.append([out, x.grad, norm.weight.grad])
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_the_lean_mlp_gives_the_output_and_the_gradients_of_the_plain_one() -> None:
+    mlp, results = build(NANO, seed=0).model.layers[0].mlp.shared_experts, []
+    for kind in (OneNodeMLP, Mistral4MLP):
+        mlp.__class__, x = kind, random(2, 30, NANO.hidden_size)
+        mlp.zero_grad()
+        out = mlp(x)
+        out.backward(torch.linspace(-1, 1, out.numel()).view_as(out))
+        results.append([out, x.grad, *(weight.grad for weight in mlp.parameters())])
+    assert max(relative(ours, theirs) for ours, theirs in zip(*results, strict=True)) <= 1e-6
+
+
+def test_a_lean_mlp_with_an_adapter_or_another_activation_runs_as_ever() -> None:
+    mlp: Any = build(NANO, seed=0).model.layers[0].mlp.shared_experts
+    mlp.act_fn, x = torch.nn.GELU(), random(2, 30, NANO.hidden_size)
+    plain = mlp(x)
+    mlp.__class__ = OneNodeMLP
+    assert torch.equal(mlp(x), plain)
+    mlp.act_fn, adapted = torch.nn.SiLU(), torch.nn.Sequential(mlp.down_proj, torch.nn.Linear(64, 64))
+    mlp.down_proj = adapted
+    assert torch.equal(mlp(x), Mistral4MLP.forward(mlp, x))

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from transformers.models.mistral4.modeling_mistral4 import Mistral4Experts
 
-from nightsmith.model.experts import PADDING, SEGMENTS, segment, segmented_experts
+from nightsmith.model.experts import SEGMENTS, segmented_experts
+from nightsmith.model.segments import BLOCK, PADDING, Segments, arrange, blocks, segment
 from nightsmith.record.errors import NightsmithError
 
 torch.set_num_threads(1)
@@ -64,8 +65,9 @@ def test_every_backend_gives_the_output_and_the_gradients_of_eager(
     assert max(differences(results(module, backend, *batch), results(module, "eager", *batch))) <= 1e-6
 
 
-def test_segments_in_bfloat16_stay_within_its_rounding() -> None:
-    module, batch = experts(), inputs(90)
+@pytest.mark.parametrize("num_tokens", [90, 5 * BLOCK], ids=["a block each", "several blocks each"])
+def test_segments_in_bfloat16_stay_within_its_rounding(num_tokens: int) -> None:
+    module, batch = experts(), inputs(num_tokens)
     with torch.autocast("cpu", torch.bfloat16):
         ours = results(module, SEGMENTS, *batch)
     assert [value.dtype for value in ours] == [torch.float32] * 5
@@ -103,6 +105,24 @@ def test_a_rank_without_a_token_computes_nothing() -> None:
     assert not out.any()
 
 
+def shuffled(counts: list[int]) -> Tensor:
+    """Choices in any order, (S, 1): so many of each expert."""
+    ids = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    return ids[torch.randperm(len(ids), generator=torch.Generator().manual_seed(0))][:, None]
+
+
+def check_rows(segments: Segments, ids: Tensor) -> None:
+    """Every choice has a row of its own, within its expert's segments."""
+    expert_R = torch.full((segments.num_rows,), -1)
+    for group in segments.groups:
+        experts = torch.arange(group.experts.stop)[group.experts] if isinstance(group.experts, slice) else group.experts
+        group.split(expert_R)[:] = experts[:, None]
+    assert len(segments.row_S.unique()) == len(ids)
+    assert torch.equal(expert_R[segments.row_S], ids.flatten())
+    assert torch.equal(segments.token_R[segments.row_S], torch.arange(len(ids)))
+    assert segments.spread(torch.ones_like(ids)).sum() == len(ids)
+
+
 @settings(deadline=None)
 @given(
     counts=st.lists(st.integers(0, 200), min_size=1, max_size=12).filter(any),
@@ -112,15 +132,23 @@ def test_a_rank_without_a_token_computes_nothing() -> None:
 def test_every_choice_has_a_row_of_its_own_within_its_experts_segment(
     counts: list[int], padding: int, units: int
 ) -> None:
-    ids = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
-    ids = ids[torch.randperm(len(ids), generator=torch.Generator().manual_seed(0))][:, None]
+    ids = shuffled(counts)
     segments = segment(ids, torch.empty(len(counts), units, 64, device="meta"), padding)
-    expert_R = torch.full((segments.num_rows,), -1)
-    for group in segments.groups:
-        rows = expert_R[group.rows].unflatten(0, (group.experts.stop - group.experts.start, -1))
-        assert rows.shape[1] % padding == 0
-        rows[:] = torch.arange(group.experts.start, group.experts.stop)[:, None]
-    assert len(segments.row_S.unique()) == len(ids)
-    assert torch.equal(expert_R[segments.row_S], ids.flatten())
-    assert torch.equal(segments.token_R[segments.row_S], torch.arange(len(ids)))
-    assert segments.spread(torch.ones_like(ids)).sum() == len(ids)
+    check_rows(segments, ids)
+    assert all(group.split(segments.token_R).shape[1] % padding == 0 for group in segments.groups)
+
+
+@settings(deadline=None)
+@given(counts=st.lists(st.integers(0, 3 * BLOCK), min_size=1, max_size=12))
+def test_every_choice_has_a_row_of_its_own_within_a_block_of_its_expert(counts: list[int]) -> None:
+    ids = shuffled(counts)
+    segments = blocks(ids, len(counts))
+    check_rows(segments, ids)
+    assert segments.num_rows < sum(counts) + BLOCK * len(counts)
+
+
+def test_small_experts_with_bfloat16_products_are_computed_all_together() -> None:
+    ids, small, large = shuffled([300, 5, 0]), torch.empty(3, 64, 64), torch.empty(3, 512, 512)
+    assert len(arrange(ids, small, torch.bfloat16).groups) == 1
+    assert all(isinstance(group.experts, slice) for group in arrange(ids, small, torch.float32).groups)
+    assert all(isinstance(group.experts, slice) for group in arrange(ids, large, torch.bfloat16).groups)
