@@ -1,6 +1,5 @@
 """What `doctor` looks at. Each probe leaves the machine as it was, and says how to get what it does not find."""
 
-import ctypes
 import json
 import os
 import platform
@@ -17,22 +16,21 @@ from pathlib import Path
 import psutil
 
 from nightsmith.record.digest import Contract
+from nightsmith.record.errors import Refused
 from nightsmith.record.offline import OFFLINE, child_environment
 from nightsmith.record.workspace import find_root
+from nightsmith.sandboxes.base import Sandbox
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "mlflow", "langgraph", "duckdb", "optuna", "xllamacpp")
 FREE_BYTES = 500 * 2**20
 """Free disk below which preflight refuses a study."""
 TORCH_WAIT_S = 60.0
-_LANDLOCK_CREATE_RULESET, _LANDLOCK_VERSION_FLAG = 444, 1
-_CLONE_NEWUSER = 0x10000000
 _TORCH = """
 import json, torch
 cuda = torch.cuda.is_available()
 names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if cuda else []
 print(json.dumps({"version": torch.__version__, "threads": torch.get_num_threads(), "gpus": names}))
 """
-_USER_NAMESPACE = f"import ctypes, sys; sys.exit(ctypes.CDLL(None).unshare({_CLONE_NEWUSER}) != 0)"
 
 
 class State(StrEnum):
@@ -143,29 +141,26 @@ def engine() -> Check:
 
 
 def sandboxes() -> Iterator[Check]:
-    """What could jail agent-written code. This version writes none, so nothing uses them yet."""
-    unused = "nothing uses it yet"
-    path = shutil.which("bwrap")
-    mend = "apt install bubblewrap"
-    yield found("bubblewrap", f"{path}; {unused}") if path else missing("bubblewrap", f"not on PATH; {unused}", mend)
-    done = subprocess.run([sys.executable, "-c", _USER_NAMESPACE], capture_output=True, check=False)
-    mend = "sysctl kernel.unprivileged_userns_clone=1; on Ubuntu 24.04 an AppArmor profile that allows them."
-    yield (
-        found("user namespaces", unused)
-        if done.returncode == 0
-        else missing("user namespaces", f"refused by the kernel; {unused}", mend)
-    )
-    abi = landlock_abi()
-    mend = "Linux 5.13 or newer with landlock in /sys/kernel/security/lsm."
-    yield found("Landlock", f"ABI {abi}; {unused}") if abi > 0 else missing("Landlock", f"not offered; {unused}", mend)
+    """Each way to confine rewards and generated programs, after its self-test, and the one that will be used."""
+    from nightsmith.sandboxes.choice import SANDBOXES, choose
+
+    for sandbox in SANDBOXES.values():
+        if sandbox.isolates:
+            yield _sandbox(sandbox)
+    try:
+        yield found("sandbox", f"rewards and generated programs run in {choose().name}")
+    except Refused as refused:
+        yield missing("sandbox", "rewards and generated programs are refused", str(refused))
 
 
-def landlock_abi() -> int:
-    """The kernel's Landlock ABI version; 0 where it has none. Asks only, restricts nothing."""
-    if sys.platform != "linux":
-        return 0
-    asked = ctypes.CDLL(None).syscall(_LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), _LANDLOCK_VERSION_FLAG)
-    return max(0, int(asked))
+def _sandbox(sandbox: Sandbox) -> Check:
+    from nightsmith.sandboxes.canary import probe
+
+    lacking = sandbox.lacking()
+    if lacking is not None:
+        return missing(sandbox.name, lacking, sandbox.mend)
+    result = probe(sandbox)
+    return found(sandbox.name, result.told()) if result.holds else missing(sandbox.name, result.told(), sandbox.mend)
 
 
 def places(workspace: Path | None) -> Iterator[Check]:

@@ -98,8 +98,13 @@ class Sandbox(Protocol):
         """Whether it keeps anything out of reach; the plain process does not."""
         ...
 
+    @property
+    def mend(self) -> str:
+        """How to get it, or to make it work."""
+        ...
+
     def lacking(self) -> str | None:
-        """What this machine lacks for it, and how to get it; null: nothing is known to be missing."""
+        """What this machine lacks for it; null: nothing that can be seen before it is started."""
         ...
 
     def command(self, spec: SandboxSpec, argv: tuple[str, ...]) -> tuple[str, ...]:

@@ -18,6 +18,9 @@ from nightsmith.sandboxes.guarding import Plan, resource_limits
 from nightsmith.sandboxes.runtime import environment, hidden, readable
 
 INSTALL = "apt install bubblewrap (Fedora: dnf install bubblewrap)"
+_NAMESPACES = (
+    "sysctl kernel.unprivileged_userns_clone=1; on Ubuntu 24.04 an AppArmor profile for bwrap that allows userns"
+)
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 _USERS = 1_879_048_192, 2**26
 """First and number of the user ids that systemd's conventions leave to nobody."""
@@ -31,6 +34,7 @@ class Bubblewrap:
 
     name: str = "bubblewrap"
     isolates: bool = True
+    mend: str = f"{INSTALL}; where it is there and fails: {_NAMESPACES}"
 
     def lacking(self) -> str | None:
         """What this machine lacks for it; whether the kernel allows namespaces only a start tells."""
@@ -38,7 +42,7 @@ class Bubblewrap:
             return "it exists on Linux only"
         if not seccomp.is_known_architecture():
             return "no system-call table for this processor"
-        return None if shutil.which("bwrap") else f"bwrap is not on PATH: {INSTALL}"
+        return None if shutil.which("bwrap") else "bwrap is not on PATH"
 
     def command(self, spec: SandboxSpec, argv: tuple[str, ...]) -> tuple[str, ...]:
         """`bwrap … -- guard`. As root the program runs as a user id that nobody has, so that its tasks are counted."""

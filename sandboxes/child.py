@@ -18,7 +18,7 @@ _BLOCK = 65536
 
 
 class Late(Exception):
-    """The deadline passed."""
+    """The deadline passed; what was read so far is its argument."""
 
 
 class Overlong(Exception):
@@ -58,12 +58,12 @@ class Child:
         """Write all that is given, read all until the child ends. Raises Late, Overlong."""
         return self._exchange(given, deadline, lambda _: False, close=True)
 
-    def wait(self) -> int:
-        """Exit status of a child that closed its output; killed, if it stays."""
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(1.0)
-        self.kill()
-        return self._process.returncode
+    def wait(self, deadline: float) -> int:
+        """Exit status of a child that closed its output. Raises Late where it stays."""
+        try:
+            return self._process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            raise Late(b"") from None
 
     def kill(self) -> None:
         """Kill it, its process group, and with bubblewrap every process inside. Can be called again."""
@@ -85,7 +85,7 @@ class Child:
             while not enough(bytes(read)):
                 events = ready.select(max(0.0, deadline - time.monotonic()))
                 if not events:
-                    raise Late
+                    raise Late(bytes(read))
                 for key, _ in events:
                     if key.fileobj is self._stdin:
                         unwritten = _written(self._stdin, unwritten)
@@ -116,12 +116,12 @@ def run(sandbox: Sandbox, spec: SandboxSpec, argv: tuple[str, ...], given: bytes
     """
     begun = time.monotonic()
     with Child(sandbox, spec, argv) as child:
-        ending, status = Ending.EXITED, None
+        ending, status, output = Ending.EXITED, None, b""
         try:
             output = child.converse(given, begun + spec.limits.wall_s)
-            status = child.wait()
-        except Late:
-            ending, output = Ending.TIMED_OUT, b""
+            status = child.wait(begun + spec.limits.wall_s)
+        except Late as late:
+            ending, output = Ending.TIMED_OUT, output or late.args[0]
         except Overlong as overlong:
             ending, output = Ending.OUTPUT_LIMIT, overlong.args[0][: spec.limits.output_bytes]
     wall_s = time.monotonic() - begun

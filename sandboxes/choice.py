@@ -12,7 +12,7 @@ from nightsmith.sandboxes.process import PlainProcess
 
 SANDBOXES: dict[str, Sandbox] = {sandbox.name: sandbox for sandbox in (Bubblewrap(), Landlock(), PlainProcess())}
 """Backends by name, the strongest first."""
-SETTING = "allow_plain_process = true in nightsmith.toml (or NIGHTSMITH_ALLOW_PLAIN_PROCESS=1)"
+SETTING = '"allow_plain_process": true in the spec of the run'
 
 
 def choose(allow_process: bool = False) -> Sandbox:

@@ -47,13 +47,14 @@ class Landlock:
 
     name: str = "landlock"
     isolates: bool = True
+    mend: str = "Linux 6.2 or newer with landlock in its list of LSMs (/sys/kernel/security/lsm)"
 
     def lacking(self) -> str | None:
         """What this machine lacks for it."""
         if not seccomp.is_known_architecture():
             return "no system-call table for this processor"
         if abi() < OLDEST:
-            return f"Landlock ABI {abi()}; it needs {OLDEST} or newer: Linux 6.2 with landlock in its list of LSMs"
+            return f"the kernel offers Landlock ABI {abi()}, not {OLDEST}"
         return None
 
     def command(self, spec: SandboxSpec, argv: tuple[str, ...]) -> tuple[str, ...]:

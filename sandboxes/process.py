@@ -13,6 +13,7 @@ class PlainProcess:
 
     name: str = "process"
     isolates: bool = False
+    mend: str = ""
 
     def lacking(self) -> str | None:
         """It needs nothing."""

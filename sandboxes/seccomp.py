@@ -17,6 +17,7 @@ NEWEST = 449
 _LOAD, _JUMP_EQUAL, _JUMP_GREATER, _JUMP_ANY_BIT, _RETURN = 0x20, 0x15, 0x25, 0x45, 0x06
 _ALLOW, _ERRNO, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16
+_LAYOUT = "=HBBI"
 _CLONE_NEW_NAMESPACES = 0x7E020000
 
 
@@ -82,13 +83,14 @@ ALWAYS = (
 )
 
 
-def build(*, new_tasks: bool, network: bool, shared_system: bool) -> bytes:
-    """The filter's program for this machine's architecture.
+def build(*, new_tasks: bool, network: bool, shared_system: bool, machine: str | None = None) -> bytes:
+    """The filter's program.
 
     Args:
         new_tasks: whether threads and processes may be started.
         network: whether sockets work.
         shared_system: whether the program shares process ids and mounts with the machine.
+        machine: `x86_64` or `aarch64`; null: this one.
     """
     refused = [*KERNEL]
     conditions = [*ALWAYS]
@@ -102,7 +104,13 @@ def build(*, new_tasks: bool, network: bool, shared_system: bool) -> bytes:
     if shared_system:
         refused += SHARED_SYSTEM
         conditions.append(Condition("sched_setaffinity", 0))
-    return b"".join(struct.pack("=HBBI", *instruction) for instruction in _program(refused, conditions))
+    steps = _program(refused, conditions, machine or platform.machine())
+    return b"".join(struct.pack(_LAYOUT, *step) for step in steps)
+
+
+def read(program: bytes) -> list["Instruction"]:
+    """The instructions of a program."""
+    return [(code, true, false, operand) for code, true, false, operand in struct.iter_unpack(_LAYOUT, program)]
 
 
 def is_known_architecture() -> bool:
@@ -114,12 +122,12 @@ Instruction = tuple[int, int, int, int]
 """Code, instructions to skip if true, if false, operand."""
 
 
-def _program(refused: Iterable[str], conditions: Iterable[Condition]) -> list[Instruction]:
-    numbers = NUMBERS[platform.machine()]
+def _program(refused: Iterable[str], conditions: Iterable[Condition], machine: str) -> list[Instruction]:
+    numbers = NUMBERS[machine]
     missing = _ERRNO | errno.ENOSYS
     program = [
         (_LOAD, 0, 0, _ARCHITECTURE),
-        (_JUMP_EQUAL, 1, 0, ARCHITECTURES[platform.machine()]),
+        (_JUMP_EQUAL, 1, 0, ARCHITECTURES[machine]),
         (_RETURN, 0, 0, _KILL),
         (_LOAD, 0, 0, _NUMBER),
         (_JUMP_GREATER, 0, 1, NEWEST),

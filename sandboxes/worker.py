@@ -126,13 +126,14 @@ class Worker:
         name = secrets.token_hex(8)
         try:
             line = self._child.ask(f'{{"id": "{name}", {asked}}}'.encode(), deadline)
+            status = None if line is not None else self._child.wait(deadline)
         except Late:
             return self._ended(ReplyStatus.TIMED_OUT, "killed at its time limit")
         except Overlong:
             limit = self.spec.limits.output_bytes
             return self._ended(ReplyStatus.OUTPUT_LIMIT, f"killed for an answer of more than {limit} bytes")
         if line is None:
-            return self._ended(ReplyStatus.CRASHED, f"its process ended with status {self._child.wait()}")
+            return self._ended(ReplyStatus.CRASHED, f"its process ended with status {status}")
         answer = _parsed(line)
         if answer.get("id") != name:
             return self._ended(ReplyStatus.CRASHED, "it answered what is not an answer")

@@ -95,6 +95,19 @@ def test_text_is_a_line_each_within_80_columns(monkeypatch: pytest.MonkeyPatch, 
     assert lines[-1] == "Needed and missing: planner's weights."
 
 
-def test_probing_landlock_restricts_nothing(tmp_path: Path):
-    assert probes.landlock_abi() >= 0
-    (tmp_path / "still").write_text("writable")
+def test_each_sandbox_is_told_with_its_self_test_or_its_mend_and_one_is_chosen():
+    checks = {check.name: check for check in probes.sandboxes()}
+    assert list(checks) == ["bubblewrap", "landlock", "sandbox"]
+    for name in ("bubblewrap", "landlock"):
+        if checks[name].state is State.FOUND:
+            assert "could neither read, write, connect" in checks[name].detail
+        else:
+            assert checks[name].mend
+    assert checks["sandbox"].state is State.MISSING or checks["sandbox"].detail.split()[-1] in checks
+
+
+def test_without_bubblewrap_the_doctor_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    check = next(iter(probes.sandboxes()))
+    assert (check.name, check.state) == ("bubblewrap", State.MISSING)
+    assert "apt install bubblewrap" in check.mend
