@@ -1,5 +1,6 @@
 """Which backend is used here: bubblewrap, else the Landlock jail, else the plain process where a person allows it."""
 
+import logging
 import os
 from functools import cache
 
@@ -10,6 +11,7 @@ from nightsmith.sandboxes.canary import probe
 from nightsmith.sandboxes.landlock import Landlock
 from nightsmith.sandboxes.process import PlainProcess
 
+_LOG = logging.getLogger(__name__)
 SANDBOXES: dict[str, Sandbox] = {sandbox.name: sandbox for sandbox in (Bubblewrap(), Landlock(), PlainProcess())}
 """Backends by name, the strongest first."""
 SETTING = '"allow_plain_process": true in the spec of the run'
@@ -28,6 +30,7 @@ def choose(allow_process: bool = False) -> Sandbox:
         if sandbox.isolates and unusable(sandbox.name) is None:
             return sandbox
     if allow_process:
+        _LOG.warning("No sandbox works here and the plain process is allowed: the code can do all that its user can.")
         return SANDBOXES["process"]
     reasons = "; ".join(f"{s.name}: {unusable(s.name)}" for s in SANDBOXES.values() if s.isolates)
     raise Refused(

@@ -194,7 +194,7 @@ def test_a_backend_that_cannot_run_the_canary_is_unusable_and_says_why(argv: tup
 
 
 def test_without_a_sandbox_code_is_refused_with_what_to_do_and_allowed_by_permission_alone(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     broken = Unstartable((sys.executable, "-c", "import sys; sys.exit('not here')"))
     monkeypatch.setattr(choice, "SANDBOXES", {"unstartable": broken, "process": PlainProcess()})
@@ -202,6 +202,7 @@ def test_without_a_sandbox_code_is_refused_with_what_to_do_and_allowed_by_permis
         choice.choose()
     chosen = choice.choose(allow_process=True)
     assert (chosen.name, chosen.isolates) == ("process", False)
+    assert "can do all that its user can" in caplog.text
 
 
 def test_asking_for_landlock_restricts_nothing(tmp_path: Path):
