@@ -7,8 +7,10 @@ from nightsmith.agent.model_plan import device
 from nightsmith.model.capacity.subject import Subject, subject
 from nightsmith.record.errors import NightsmithError
 from nightsmith.trainer.external.layout import Site
+from nightsmith.trainer.external.process import find
 from nightsmith.trainer.external.recipe import CannotExpress
-from nightsmith.trainer.external.render import command, render
+from nightsmith.trainer.external.render import command, render, require_renderable
+from nightsmith.trainer.external.tools import TOOLS
 from nightsmith.trainer.post_training import PostTraining
 from nightsmith.trainer.spec import RunSpec
 
@@ -27,6 +29,14 @@ def show(spec: RunSpec, *, gpus: int, gpu: str, gpus_per_node: int, like: str, a
     else:
         print(recipe.text(), end="")
     return 0
+
+
+def require_trainer(spec: RunSpec) -> None:
+    """Raise NightsmithError before a job is started whose external trainer is not here, or has no recipe for it."""
+    if isinstance(spec, PostTraining) and spec.backend in TOOLS:
+        require_renderable(spec)
+        tool = TOOLS[spec.backend]
+        find(tool.executable, tool.package, tool.version)
 
 
 def _model(spec: PostTraining, like: str) -> Subject:

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from nightsmith.agent import dossier, render, understand
 from nightsmith.agent.desk import FlagDesk, desk
+from nightsmith.agent.external_recipe import require_trainer
 from nightsmith.agent.looking import blind
 from nightsmith.agent.opening import existing, opened
 from nightsmith.agent.plan import StudyPlan
@@ -162,6 +163,7 @@ def train(
 ) -> int:
     """One job by hand, on GPUs or one CPU core. Its account is a study's, or `manual` with nightsmith.toml's limits."""
     spec: RunSpec = parse_spec(spec_file)
+    require_trainer(spec)
     ws = opened(path)
     account = study or MANUAL
     if not study:
