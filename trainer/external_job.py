@@ -9,6 +9,7 @@ import shutil
 import time
 from dataclasses import asdict
 from pathlib import Path
+from statistics import fmean
 
 from nightsmith.model.capacity.shapes import ModelShape
 from nightsmith.model.capacity.subject import subject
@@ -33,12 +34,13 @@ from nightsmith.trainer.external.process import (
     last_error,
 )
 from nightsmith.trainer.external.publish import publish
-from nightsmith.trainer.external.recipe import RECIPE, Recipe, Request
+from nightsmith.trainer.external.recipe import RECIPE, Recipe, Renderable, Request
 from nightsmith.trainer.external.render import request_of, require_renderable
 from nightsmith.trainer.external.staging import BASE, stage
 from nightsmith.trainer.external.tool import Tool
 from nightsmith.trainer.external.tools import TOOLS
-from nightsmith.trainer.post_training import PostTraining, SftSpec
+from nightsmith.trainer.post_training import PostTraining
+from nightsmith.trainer.preference_rows import preference_rows
 from nightsmith.trainer.sft_rows import training_rows
 from nightsmith.trainer.spec import RunStatus
 
@@ -57,16 +59,16 @@ def run(attempt: Attempt, spec: PostTraining) -> None:
         Ended: asked to end, the trainer failed or hangs, or its loss is not finite.
         NightsmithError: the trainer is not installed, cannot express the spec, or left unusable weights.
     """
-    tool, sft = TOOLS[spec.backend], require_renderable(spec)
+    tool, known = TOOLS[spec.backend], require_renderable(spec)
     final = attempt.run_dir / MODEL
     if not (final / WHOLE).is_file():
-        _train(attempt, tool, sft, final)
-    _take_facts(attempt, sft, final)
+        _train(attempt, tool, known, final)
+    _take_facts(attempt, known, final)
     if spec.dev_suite is not None:
         evaluate_model(attempt, load(final).to(set_up_torch(attempt)), spec.dev_suite)
 
 
-def _train(attempt: Attempt, tool: Tool, spec: SftSpec, final: Path) -> None:
+def _train(attempt: Attempt, tool: Tool, spec: Renderable, final: Path) -> None:
     executable = find(tool.executable, tool.package, tool.version)
     base = Path(spec.model.path)
     attempt.phase("data")
@@ -93,17 +95,24 @@ def _train(attempt: Attempt, tool: Tool, spec: SftSpec, final: Path) -> None:
 def _write_inputs(attempt: Attempt, tool: Tool, request: Request, recipe: Recipe) -> float:
     """Rows, model and recipe, as the trainer reads them. Returns the mean number of tokens of a row."""
     spec = request.spec
-    made = training_rows(spec, load_tokenizer(Path(spec.model.path)))
-    if len(made.ids) < request.layout.plan.fsdp:
+    tokenizer = load_tokenizer(Path(spec.model.path))
+    if spec.kind == "dpo":
+        made = preference_rows(spec.data, spec.data_digest, spec.max_len, tokenizer)
+        rows.write_pairs(made, tokenizer, request.rows)
+        lengths = [2 * len(pair.prompt) + len(pair.chosen) + len(pair.rejected) for pair in made.pairs]
+    else:
+        made = training_rows(spec, tokenizer)
+        rows.write(made, request.rows, shifted=tool.shifted)
+        lengths = [len(ids) for ids in made.ids]
+    if len(lengths) < request.layout.plan.fsdp:
         raise NightsmithError(
-            f"There are {len(made.ids)} rows for {request.layout.plan.fsdp} ranks that see different ones. Use more "
+            f"There are {len(lengths)} rows for {request.layout.plan.fsdp} ranks that see different ones. Use more "
             "rows or fewer GPUs."
         )
     attempt.facts.metrics.update(made.metrics())
-    rows.write(made, request.rows, shifted=tool.shifted)
     stage(Path(spec.model.path), attempt.run_dir)
     (request.folder / RECIPE).write_text(recipe.text())
-    return rows.mean_tokens(made)
+    return fmean(lengths)
 
 
 def _run_tool(
@@ -212,9 +221,9 @@ def _publish(
         shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _take_facts(attempt: Attempt, spec: SftSpec, final: Path) -> None:
+def _take_facts(attempt: Attempt, spec: Renderable, final: Path) -> None:
     kept = json.loads((final / WHOLE).read_text())
-    tally = Tally(kept["losses"], kept["train_s"])
+    tally = Tally(kept["losses"], kept["train_s"], kept["series"])
     facts = attempt.facts
     facts.metrics.update(kept["metrics"])
     facts.initial_digest, facts.num_tokens = kept["initial_digest"], kept["num_tokens"]

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from trainer_doubles import Refused, Run, check, write_weights
+from trainer_doubles import ROWS, Refused, Run, check, write_weights
 
 NUMBER = (int, float)
 DATASET = {"path": str, "ds_type": str, "type": str, "split": str}
+DPO_DATASET = {"path": str, "type": str, "split": str, "data_files": list, "revision": str}
 FSDP = {
     "offload_params": bool, "cpu_ram_efficient_loading": bool, "reshard_after_forward": bool,
     "activation_checkpointing": bool, "auto_wrap_policy": {"TRANSFORMER_BASED_WRAP", "SIZE_BASED_WRAP"},
@@ -33,7 +34,8 @@ SCHEMA: dict[str, Any] = {
     "optimizer": str, "learning_rate": NUMBER, "lr_scheduler": str, "warmup_steps": int, "weight_decay": NUMBER,
     "max_grad_norm": NUMBER, "max_steps": int, "micro_batch_size": int, "gradient_accumulation_steps": int,
     "gradient_checkpointing": bool, "fsdp_version": int, "fsdp_config": FSDP, "output_dir": str, "logging_steps": int,
-    "save_strategy": str, "save_total_limit": int, "auto_resume_from_checkpoints": bool,
+    "save_strategy": str, "save_total_limit": int, "rl": {"dpo"}, "rl_beta": NUMBER, "dpo_loss_type": list,
+    "dpo_label_smoothing": NUMBER, "auto_resume_from_checkpoints": bool,
     "dynamic_checkpoint": {"enabled": bool, "check_interval": int, "trigger_file_path": str},
 }  # fmt: skip
 
@@ -66,11 +68,15 @@ def parsed(argv: list[str]) -> dict[str, Any]:
 
 def validated(config: dict[str, Any]) -> dict[str, Any]:
     """The rules of `utils/schemas/validation.py` that concern the keys above."""
-    check("", config, SCHEMA)
+    check("", config, SCHEMA | ({"datasets": [DPO_DATASET]} if "rl" in config else {}))
     if missing := {"base_model", "datasets", "learning_rate", "micro_batch_size"} - config.keys():
         raise Refused(f"{min(missing)}: Field required")
     if config.get("adapter") == "qlora" and not config.get("load_in_4bit"):
         raise Refused("Require cfg.load_in_4bit to be True for qlora")
+    if "rl" not in config and config.keys() & {"dpo_loss_type", "dpo_label_smoothing"}:
+        raise Refused("`dpo_loss_type` and `dpo_loss_weights` are for DPO only")
+    if config.get("rl") and config.get("load_in_4bit") and config.get("fsdp_version") == 2:
+        raise Refused("FSDP2 does not support load_in_8bit or load_in_4bit with dpo")
     if config.get("quantize_moe_experts") and not config.get("load_in_4bit"):
         raise Refused("quantize_moe_experts requires load_in_4bit or load_in_8bit")
     if config.get("lora_target_parameters") and config.get("lora_dropout"):
@@ -84,7 +90,8 @@ def train(config: dict[str, Any]) -> None:
     """Steps, checkpoints on demand, the final model."""
     output, steps = Path(config["output_dir"]), config["max_steps"]
     output.mkdir(parents=True, exist_ok=True)
-    run, done = Run(Path(config["datasets"][0]["path"])), newest(output)
+    columns = ("prompt", "chosen", "rejected") if "rl" in config else ROWS
+    run, done = Run(Path(config["datasets"][0]["path"]), columns), newest(output)
     if done:
         log(f"Using auto-resume functionality to resume from checkpoint at {output}/checkpoint-{done}")
     log("Starting trainer...")
@@ -111,6 +118,8 @@ def figures(config: dict[str, Any], step: int, loss: float, epoch: float) -> dic
     floats = {"loss": loss, "grad_norm": 1.5, "learning_rate": rate, "ppl": 2.71828, "memory/max_active (GiB)": 0.0}
     texts = {name: f"{value:.4g}" for name, value in floats.items()}
     tokens = {"tokens/train_per_sec_per_gpu": "123.4", "tokens/trainable": 11 * step, "tokens/total": 22 * step}
+    if "rl" in config:
+        tokens = {"rewards/chosen": "0.1", "rewards/rejected": "-0.1", "rewards/accuracies": f"{0.5 + 0.1 * step:.4g}"}
     return {**texts, **tokens, "epoch": f"{epoch:.4g}"}
 
 

@@ -25,7 +25,7 @@ from nightsmith.trainer.external.render import render
 from nightsmith.trainer.external.staging import stage
 from nightsmith.trainer.external.tool import StepLine
 from nightsmith.trainer.journal import Journal
-from nightsmith.trainer.spec import SftSpec
+from nightsmith.trainer.spec import DpoSpec, RewardSpec, SftSpec
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "small4"
 RUN = Path("RUN")
@@ -36,12 +36,12 @@ LLAMA = {
 """A dense model of a billion parameters."""
 
 
-def spec(**settings: Any) -> SftSpec:
+def spec(kind: type[SftSpec | DpoSpec] = SftSpec, **settings: Any) -> Any:
     fields: dict[str, Any] = {
         "model": {"path": "/models/small4", "weights_digest": "0"}, "data": "/data/rows.parquet", "data_digest": "0",
         "num_steps": 100, "batch_size": 64, "max_len": 2048,
     }  # fmt: skip
-    return SftSpec.model_validate(fields | settings)
+    return kind.model_validate(fields | settings)
 
 
 def h100(gpus: int) -> Site:
@@ -77,6 +77,8 @@ ASKED = [
     ("axolotl", 64, "small4", {"adaptation": "full", "learning_rate": 1e-5}),
     ("axolotl", 2, "qwen3-30b-a3b", {"schedule": "linear"}),
     ("axolotl", 1, "llama", {"adaptation": "full", "schedule": "constant"}),
+    ("axolotl", 8, "small4", {"kind": DpoSpec, "lora_experts": False, "beta": 0.05}),
+    ("axolotl", 1, "llama", {"kind": DpoSpec, "adaptation": "qlora", "loss_type": "robust", "label_smoothing": 0.1}),
     ("automodel", 8, "small4", {}),
     ("automodel", 32, "small4", {"adaptation": "full", "learning_rate": 1e-5}),
     ("automodel", 4, "small4", {"lora_experts": False, "schedule": "linear"}),
@@ -123,6 +125,12 @@ def test_settings_of_a_spec_arrive_under_the_names_that_each_trainer_has():
     assert (two["peft"]["dim"], two["peft"]["alpha"], two["clip_grad_norm"]["max_norm"]) == (8, 24, 0.5)
 
 
+def test_a_pair_counts_as_two_sequences_where_memory_is_reckoned():
+    rows = recipe("automodel", 8, "llama", batch_size=512).config["step_scheduler"]["local_batch_size"]
+    pairs = recipe("axolotl", 8, "llama", kind=DpoSpec, batch_size=512).config["micro_batch_size"]
+    assert pairs == rows // 2
+
+
 def test_full_training_spares_routers_and_the_image_part_unless_routers_are_asked_for():
     frozen = recipe("axolotl", 64, adaptation="full").config
     assert frozen["freeze_mm_modules"] is True
@@ -165,6 +173,9 @@ def test_what_does_not_fit_is_refused_with_what_would():
         ("axolotl", {"lora_alpha": 0.5}, "lora_alpha 0.5: axolotl takes whole numbers"),
         ("automodel", {"lora_alpha": 0.5}, "lora_alpha 0.5: NeMo AutoModel takes whole numbers"),
         ("trl", {}, "backend 'trl' needs no recipe"),
+        ("axolotl", {"kind": DpoSpec, "adaptation": "full"}, "for dpo axolotl keeps the reference"),
+        ("automodel", {"kind": DpoSpec}, "kind 'dpo'"),
+        ("axolotl", {"kind": RewardSpec}, "kind 'reward'"),
     ],
 )
 def test_what_a_trainer_has_no_word_for_is_refused_by_name(backend: str, settings: dict[str, Any], says: str):

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file, save_file
-from small_runs import PAIRS, prepare, sft_spec
+from small_runs import PAIRS, dpo_spec, prepare, sft_spec, write_preferences
 from tiny_models import write_model
 from trainer_doubles import behave, install, install_gpus, write_weights
 from zygote import Zygote
@@ -25,7 +25,7 @@ from nightsmith.trainer.external.publish import publish
 from nightsmith.trainer.journal import JOURNAL, read_journal
 from nightsmith.trainer.launch import local
 from nightsmith.trainer.sft_rows import training_rows
-from nightsmith.trainer.spec import RunResult, RunStatus, SftSpec
+from nightsmith.trainer.spec import RunResult, RunSpec, RunStatus
 
 GPUS = ("cuda:0", "cuda:1")
 
@@ -57,7 +57,7 @@ def _well_behaved(tools: Path) -> None:
 
 
 def prepared(
-    run_dir: Path, spec: SftSpec, devices: tuple[str, ...] = ("cpu:0",), attempt: int = 1, **limit: Any
+    run_dir: Path, spec: RunSpec, devices: tuple[str, ...] = ("cpu:0",), attempt: int = 1, **limit: Any
 ) -> Path:
     if devices == ("cpu:0",):
         return prepare(run_dir, spec, attempt=attempt, **limit)
@@ -116,6 +116,28 @@ def test_a_run_by_axolotl_is_followed_published_and_evaluated_like_any_other(
     last = events(run_dir, "step")[-1]
     assert (last["step"], last["grad_norm"], last["epoch"]) == (3, 1.5, 1)
     assert not (run_dir / "output").exists(), "what the trainer wrote is not kept twice"
+
+
+def test_preferences_are_trained_by_axolotl_on_the_tokens_of_our_own_audit(tmp_path: Path, model: Path, zygote: Zygote):
+    spec = dpo_spec(tmp_path, model, backend="axolotl", num_steps=3, batch_size=4)
+    run_dir = prepared(tmp_path / "run", spec)
+
+    assert zygote.run(run_dir) == 0, (run_dir / "log.txt").read_text()
+
+    result = end_of(run_dir)
+    assert result.metrics["rewards/accuracies"] == pytest.approx(0.8)
+    assert events(run_dir, "step")[-1]["metrics"]["rewards/chosen"] == 0.1
+    first = pq.read_table(run_dir / "rows.parquet").to_pylist()[0]
+    assert first == {"prompt": "Anlage 0 meldet Ende?\n", "chosen": "Warten.</s>", "rejected": ".netraW</s>"}
+
+
+def test_pairs_that_axolotl_would_cut_into_other_tokens_are_refused(tmp_path: Path, model: Path, zygote: Zygote):
+    spec = dpo_spec(tmp_path, model, backend="axolotl", num_steps=1, batch_size=2)
+    digest = write_preferences(Path(spec.data), [("Ende?", "Ja </s> nein.", "Nein."), ("Neu?", "Ja.", "Nein.")])
+    run_dir = prepared(tmp_path / "run", spec.model_copy(update={"data_digest": digest}))
+
+    assert zygote.run(run_dir) == 1
+    assert "1 of 2 pairs would be cut into other tokens" in end_of(run_dir).reason
 
 
 @pytest.mark.slow

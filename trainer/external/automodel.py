@@ -18,6 +18,7 @@ from nightsmith.trainer.external.recipe import RECIPE as RECIPE_FILE
 from nightsmith.trainer.external.recipe import (
     CannotExpress,
     Recipe,
+    Renderable,
     Request,
     Section,
     adapted_blocks,
@@ -26,7 +27,6 @@ from nightsmith.trainer.external.recipe import (
     whole_alpha,
 )
 from nightsmith.trainer.external.tool import Saved, StepLine, Tool
-from nightsmith.trainer.post_training import SftSpec
 
 NAME, VERSION = "automodel", "0.7.0"
 INCOMPLETE = ".incomplete"
@@ -42,8 +42,10 @@ _STEP = re.compile(
 )
 
 
-def refuse(spec: SftSpec, shape: ModelShape, config: Mapping[str, Any]) -> None:
+def refuse(spec: Renderable, shape: ModelShape, config: Mapping[str, Any]) -> None:
     """Raises CannotExpress."""
+    if spec.kind != "sft":
+        raise CannotExpress(f"kind {spec.kind!r}: NeMo AutoModel {VERSION} trains on answers alone. Use 'axolotl'.")
     require_weights_form(spec, config, "NeMo AutoModel", dequantises=True)
     if spec.adaptation == "qlora" and shape.num_experts:
         raise CannotExpress(
@@ -74,7 +76,7 @@ def recipe(request: Request) -> Recipe:
     return Recipe(title, sections, _argv(request), {})
 
 
-def why_not(spec: SftSpec, shape: ModelShape) -> WhyNot:  # noqa: ARG001
+def why_not(spec: Renderable, shape: ModelShape) -> WhyNot:  # noqa: ARG001
     """Its published recipes for mixtures of experts use no tensor parallelism."""
 
     def why(plan: ParallelPlan) -> str | None:
@@ -115,7 +117,7 @@ def ask_to_save(output: Path, child: Child) -> bool:  # noqa: ARG001
     return False
 
 
-def final(output: Path, spec: SftSpec) -> Path | None:
+def final(output: Path, spec: Renderable) -> Path | None:
     """The last step's checkpoint: adapters in `model`, whole weights gathered in `model/consolidated`."""
     newest = next(iter(saved(output)), None)
     if newest is None or newest.step != spec.num_steps:
@@ -179,7 +181,7 @@ def _data(request: Request) -> dict[str, Any]:
     }
 
 
-def _optimizer(spec: SftSpec) -> dict[str, Any]:
+def _optimizer(spec: Renderable) -> dict[str, Any]:
     return {
         "optimizer": {
             "_target_": "torch.optim.AdamW",

@@ -20,6 +20,7 @@ from nightsmith.trainer.external.recipe import RECIPE as RECIPE_FILE
 from nightsmith.trainer.external.recipe import (
     CannotExpress,
     Recipe,
+    Renderable,
     Request,
     Section,
     adapted_blocks,
@@ -29,7 +30,6 @@ from nightsmith.trainer.external.recipe import (
     whole_alpha,
 )
 from nightsmith.trainer.external.tool import Saved, StepLine, Tool
-from nightsmith.trainer.post_training import SftSpec
 
 NAME, VERSION = "axolotl", "0.19.0"
 TRIGGER = "axolotl_checkpoint.save"
@@ -41,9 +41,14 @@ _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 _FIGURES = re.compile(r"\{'.*\}")
 
 
-def refuse(spec: SftSpec, shape: ModelShape, config: Mapping[str, Any]) -> None:
+def refuse(spec: Renderable, shape: ModelShape, config: Mapping[str, Any]) -> None:
     """Raises CannotExpress."""
     require_weights_form(spec, config, NAME, dequantises=False)
+    if spec.kind == "dpo" and spec.adaptation == "full":
+        raise CannotExpress(
+            "adaptation 'full': for dpo axolotl keeps the reference as a second whole model, which no layout here "
+            "reckons with. Use 'lora'."
+        )
     if config.get("model_type") == "mistral4":
         raise CannotExpress(
             "model: the transformers that axolotl uses has no causal language model of type 'mistral4' alone. Give the "
@@ -61,6 +66,7 @@ def recipe(request: Request) -> Recipe:
     sections = (
         Section("Model", {"base_model": str(request.base), "trust_remote_code": False, **_precision(request)}),
         Section("Rows that Nightsmith has tokenised and masked", _data(request)),
+        Section("Loss over pairs of answers", _preference(request.spec)),
         Section("What is trained", _trained(request)),
         Section("Optimizer", _optimizer(request.spec)),
         Section("Batches", _batches(request)),
@@ -71,7 +77,7 @@ def recipe(request: Request) -> Recipe:
     return Recipe(title, sections, _argv(request), {"AXOLOTL_DO_NOT_TRACK": "1"})
 
 
-def why_not(spec: SftSpec, shape: ModelShape) -> WhyNot:  # noqa: ARG001
+def why_not(spec: Renderable, shape: ModelShape) -> WhyNot:  # noqa: ARG001
     """Axolotl splits by FSDP2 here: its expert parallelism (DeepEP) lays ranks out otherwise, and needs a build."""
 
     def why(plan: ParallelPlan) -> str | None:
@@ -79,6 +85,8 @@ def why_not(spec: SftSpec, shape: ModelShape) -> WhyNot:  # noqa: ARG001
             return "with axolotl weights are split by FSDP alone (expert parallelism: backend 'automodel')"
         if plan.tp > 1 or plan.pp > 1:
             return "with axolotl weights are split by FSDP alone"
+        if plan.world > 1 and spec.kind == "dpo" and spec.adaptation == "qlora":
+            return "axolotl does not split 4-bit weights for dpo"
         return None
 
     return why
@@ -92,7 +100,8 @@ def read(line: str) -> StepLine | None:
     try:
         figures = cast("Mapping[str, Any]", ast.literal_eval(found[0]))
         norm, rate, epoch = (_number(figures, name) for name in ("grad_norm", "learning_rate", "epoch"))
-        return StepLine(float(figures["loss"]), norm, rate, epoch)
+        series = {name: float(value) for name, value in figures.items() if name.startswith("rewards/")}
+        return StepLine(float(figures["loss"]), norm, rate, epoch, series=series)
     except (ValueError, SyntaxError, KeyError, TypeError):
         return None
 
@@ -123,7 +132,7 @@ def ask_to_save(output: Path, child: Child) -> bool:  # noqa: ARG001
     return True
 
 
-def final(output: Path, spec: SftSpec) -> Path | None:  # noqa: ARG001
+def final(output: Path, spec: Renderable) -> Path | None:  # noqa: ARG001
     """The trained model lies in the output folder itself."""
     return output if any(output.glob("*.safetensors")) else None
 
@@ -140,9 +149,13 @@ def _precision(request: Request) -> dict[str, Any]:
 
 
 def _data(request: Request) -> dict[str, Any]:
-    """Rows with token ids, mask and labels are taken as they are; none is longer than `sequence_len`."""
+    """Rows with token ids, mask and labels are taken as they are; none is longer than `sequence_len`.
+
+    Pairs are texts (see `rows.write_pairs`); without a `type` they are taken as they are, too.
+    """
+    form = {} if request.spec.kind == "dpo" else {"ds_type": "parquet"}
     return {
-        "datasets": [{"path": str(request.rows), "ds_type": "parquet"}],
+        "datasets": [{"path": str(request.rows), **form}],
         "dataset_prepared_path": str(request.folder / "prepared"),
         "val_set_size": 0.0,
         "sequence_len": request.spec.max_len,
@@ -150,6 +163,18 @@ def _data(request: Request) -> dict[str, Any]:
         "sample_packing": False,
         "shuffle_merged_datasets": True,
         "seed": request.spec.seed,
+    }
+
+
+def _preference(spec: Renderable) -> dict[str, Any]:
+    """The loss over pairs, by TRL's names."""
+    if spec.kind == "sft":
+        return {}
+    return {
+        "rl": "dpo",
+        "rl_beta": spec.beta,
+        "dpo_loss_type": [spec.loss_type],
+        "dpo_label_smoothing": spec.label_smoothing or None,
     }
 
 
@@ -193,7 +218,7 @@ def _adapters(request: Request) -> dict[str, Any]:
     }
 
 
-def _optimizer(spec: SftSpec) -> dict[str, Any]:
+def _optimizer(spec: Renderable) -> dict[str, Any]:
     return {
         "optimizer": "adamw_torch",
         "learning_rate": spec.learning_rate,

@@ -29,6 +29,8 @@ class Tally:
     """Of each step, nats per trained token."""
     train_s: float = 0.0
     """Seconds in steps."""
+    series: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
+    """The method's own figures, under TRL's names, of each step that logged them."""
 
     @classmethod
     def read(cls, folder: Path, step: int) -> "Tally":
@@ -36,7 +38,8 @@ class Tally:
         path = folder / TALLY
         kept = cls(**json.loads(path.read_text())) if step and path.is_file() else cls()
         share = step / len(kept.losses) if kept.losses else 0.0
-        return cls(kept.losses[:step], kept.train_s * min(1.0, share))
+        series = {name: values[:step] for name, values in kept.series.items()}
+        return cls(kept.losses[:step], kept.train_s * min(1.0, share), series)
 
     def keep(self, folder: Path) -> None:
         """Write it, whole."""
@@ -77,6 +80,8 @@ class Follower:
             self._longest_s = max(self._longest_s, now - self._heard)
         self._first_at, self._heard = self._first_at or now, now
         self.tally.losses = [*self.tally.losses[: self.step - 1], line.loss]
+        for name, value in line.series.items():
+            self.tally.series[name] = [*self.tally.series.get(name, [])[: self.step - 1], value]
         self.tally.train_s = self._train_s_before + self._seconds(now)
         self._take_facts()
         if now >= self._event_at or self.step == self._spec.num_steps:
@@ -100,6 +105,7 @@ class Follower:
         facts, tally = self._attempt.facts, self.tally
         facts.num_steps, facts.train_s = self.step, tally.train_s
         facts.num_tokens = self._tokens(self.step)
+        facts.metrics.update({name: tail_mean(values) for name, values in tally.series.items()})
         facts.metrics["train/loss"] = tail_mean(tally.losses)
         facts.metrics["time/tokens_per_s"] = facts.num_tokens / tally.train_s
 
@@ -119,4 +125,5 @@ class Follower:
             tokens_per_s=self._attempt.facts.metrics["time/tokens_per_s"],
             eta_s=(self._spec.num_steps - self.step) * self.tally.train_s / self.step,
             attempt_tokens=self._tokens(self.step - self._first),
+            metrics=dict(line.series),
         )

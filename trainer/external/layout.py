@@ -13,7 +13,7 @@ from nightsmith.model.capacity.speed import speed_of
 from nightsmith.model.capacity.verdict import Setup, verdict
 from nightsmith.model.capacity.workload import Workload
 from nightsmith.record.errors import NightsmithError
-from nightsmith.trainer.post_training import PostTraining
+from nightsmith.trainer.post_training import DpoSpec, PostTraining
 
 WhyNot = Callable[[ParallelPlan], str | None]
 """What keeps a trainer from a layout; None: nothing."""
@@ -79,17 +79,23 @@ def lay_out(name: str, shape: ModelShape, spec: PostTraining, site: Site, why: W
     work = workload(spec)
     plan = _named(spec.parallel, shape, work, site, why) if spec.parallel else _best(name, shape, work, site, why)
     micro = spec.micro_batch or _most_rows(shape, plan, work, _rows_per_rank(spec, plan), site.device)
+    at_once = work.model_copy(update={"micro_batch": micro * answers(spec)})
     nodes, accumulation = max(1, site.gpus // site.gpus_per_node), _accumulation(spec, plan, micro)
-    speed = speed_of(shape, plan, work.model_copy(update={"micro_batch": micro}), site.device, site.gpus_per_node)
+    speed = speed_of(shape, plan, at_once, site.device, site.gpus_per_node)
     return Layout(plan, micro, accumulation, nodes, speed.low)
 
 
 def workload(spec: PostTraining) -> Workload:
     """A spec's way to train, as capacity sizes it. Neither trainer is asked to cut the scores of the vocabulary up."""
     return Workload(
-        method=spec.adaptation, seq_len=spec.max_len, micro_batch=spec.micro_batch or 1, lora_rank=spec.lora_rank,
-        lora_experts=spec.lora_experts, logits_chunk=None,
+        method=spec.adaptation, seq_len=spec.max_len, micro_batch=(spec.micro_batch or 1) * answers(spec),
+        lora_rank=spec.lora_rank, lora_experts=spec.lora_experts, logits_chunk=None,
     )  # fmt: skip
+
+
+def answers(spec: PostTraining) -> int:
+    """Sequences of a row: a pair has two."""
+    return 2 if isinstance(spec, DpoSpec) else 1
 
 
 def _on_cpu(spec: PostTraining) -> Layout:
@@ -158,7 +164,7 @@ def _most_rows(shape: ModelShape, plan: ParallelPlan, work: Workload, rows: int,
     fitting = (
         number
         for number in divisors
-        if memory_of(shape, plan, work.model_copy(update={"micro_batch": number})).total <= limit
+        if memory_of(shape, plan, work.model_copy(update={"micro_batch": number * work.micro_batch})).total <= limit
     )
     return next(fitting, 1)
 

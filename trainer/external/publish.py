@@ -16,7 +16,7 @@ from nightsmith.model.capacity.shapes import ModelShape
 from nightsmith.model.files import ADAPTER, ADAPTER_CONFIG, weight_files
 from nightsmith.model.headers import Place, read_object, rename_tensors, require_whole, tensor_places
 from nightsmith.record.errors import NightsmithError
-from nightsmith.trainer.post_training import SftSpec
+from nightsmith.trainer.external.recipe import Renderable
 
 KEPT = (
     "config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*",
@@ -29,7 +29,7 @@ _ADAPTED = re.compile(r"(?:.*\.)?layers\.\d+\.(.+?)(?:\.base_layer)*\.lora_(?:A|
 _BLOCK = 2**20
 
 
-def publish(final: Path, target: Path, spec: SftSpec, shape: ModelShape, mark: Callable[[Path, bool], None]) -> None:
+def publish(final: Path, target: Path, spec: Renderable, shape: ModelShape, mark: Callable[[Path, bool], None]) -> None:
     """Make a folder of the trained model appear, whole or not at all.
 
     Args:
@@ -67,7 +67,7 @@ def tensors(folder: Path) -> dict[str, tuple[Path, Place]]:
     return found
 
 
-def _adapter(final: Path, aside: Path, spec: SftSpec, shape: ModelShape) -> bool:
+def _adapter(final: Path, aside: Path, spec: Renderable, shape: ModelShape) -> bool:
     """Name adapters as our loader has the model, and say what they belong to."""
     names = {name: _PEFT + _text_name(name.removeprefix(_PEFT)) for name in tensor_places(final / ADAPTER)}
     paths = {_path(name, final) for name in names.values()}

@@ -10,12 +10,16 @@ import yaml
 from nightsmith.model.capacity.shapes import MATRIX_PARTS, ModelShape
 from nightsmith.record.errors import NightsmithError
 from nightsmith.trainer.external.layout import Layout
-from nightsmith.trainer.post_training import SftSpec
+from nightsmith.trainer.post_training import DpoSpec, SftSpec
 
 RECIPE, ROWS, OUTPUT = "recipe.yaml", "rows.parquet", "output"
 """Names in the folder that a recipe is for: itself, tokenised rows, what the trainer writes."""
 WRAPPERS = frozenset({"mistral3"})
 """Model types of an image and text model whose text part is trained; the released Small 4 is one."""
+
+
+Renderable = SftSpec | DpoSpec
+"""Kinds of training that there are recipes of."""
 
 
 class CannotExpress(NightsmithError):
@@ -26,7 +30,7 @@ class CannotExpress(NightsmithError):
 class Request:
     """What a recipe is rendered for."""
 
-    spec: SftSpec
+    spec: Renderable
     """What is trained how."""
     shape: ModelShape
     """The model's weights."""
@@ -137,7 +141,7 @@ def router_paths(shape: ModelShape) -> list[str]:
     return sorted({name.rpartition(".")[0] for name in routers})
 
 
-def whole_alpha(spec: SftSpec, tool: str) -> int:
+def whole_alpha(spec: Renderable, tool: str) -> int:
     """LoRA's alpha as an integer. Raises CannotExpress."""
     if spec.lora_alpha != int(spec.lora_alpha):
         raise CannotExpress(f"lora_alpha {spec.lora_alpha:g}: {tool} takes whole numbers only. Use one.")
@@ -150,7 +154,7 @@ def quant_method(config: Mapping[str, Any]) -> str | None:
     return str(cast("dict[str, Any]", said).get("quant_method")) if isinstance(said, dict) else None
 
 
-def require_weights_form(spec: SftSpec, config: Mapping[str, Any], tool: str, *, dequantises: bool) -> None:
+def require_weights_form(spec: Renderable, config: Mapping[str, Any], tool: str, *, dequantises: bool) -> None:
     """Refuse weights that a trainer cannot start from. Raises CannotExpress."""
     if config.get("model_type") == "small4":
         raise CannotExpress(

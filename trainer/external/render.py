@@ -5,10 +5,10 @@ from pathlib import Path
 from nightsmith.model.capacity.subject import Subject
 from nightsmith.model.headers import read_object
 from nightsmith.trainer.external.layout import Site, lay_out
-from nightsmith.trainer.external.recipe import CannotExpress, Recipe, Request
+from nightsmith.trainer.external.recipe import CannotExpress, Recipe, Renderable, Request
 from nightsmith.trainer.external.staging import staged_path
 from nightsmith.trainer.external.tools import TOOLS
-from nightsmith.trainer.post_training import PostTraining, SftSpec
+from nightsmith.trainer.post_training import PostTraining
 
 RELEASED = {
     "model_type": "mistral3",
@@ -34,22 +34,22 @@ def render(spec: PostTraining, model: Subject, site: Site, folder: Path) -> Reci
     return TOOLS[spec.backend].recipe(request_of(sft, model, site, folder))
 
 
-def require_renderable(spec: PostTraining) -> SftSpec:
+def require_renderable(spec: PostTraining) -> Renderable:
     """The spec, if there is a recipe for its kind of training. Raises CannotExpress."""
     if spec.backend not in TOOLS:
         raise CannotExpress(
             f"backend {spec.backend!r} needs no recipe: it trains within the job. Known external trainers: "
             f"{', '.join(TOOLS)}."
         )
-    if not isinstance(spec, SftSpec):
+    if not isinstance(spec, Renderable):
         raise CannotExpress(
-            f"kind {getattr(spec, 'kind', '?')!r}: only supervised fine-tuning (sft) is rendered for {spec.backend}. "
-            "Use backend 'trl'."
+            f"kind {getattr(spec, 'kind', '?')!r}: {spec.backend} has recipes for sft (and axolotl for dpo) alone. Use "
+            "backend 'trl'."
         )
     return spec
 
 
-def request_of(spec: SftSpec, model: Subject, site: Site, folder: Path) -> Request:
+def request_of(spec: Renderable, model: Subject, site: Site, folder: Path) -> Request:
     """What a recipe is rendered for. Raises CannotExpress, DoesNotFit, BadLayout."""
     tool = TOOLS[spec.backend]
     if tool.needs_gpu and not site.gpus:

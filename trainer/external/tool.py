@@ -1,15 +1,14 @@
 """What Nightsmith has to know of an external trainer; each is a module with a `Tool` of its own. Torch-free."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nightsmith.model.capacity.shapes import ModelShape
 from nightsmith.trainer.external.layout import WhyNot
 from nightsmith.trainer.external.process import Child
-from nightsmith.trainer.external.recipe import Recipe, Request
-from nightsmith.trainer.post_training import SftSpec
+from nightsmith.trainer.external.recipe import Recipe, Renderable, Request
 
 
 @dataclass(frozen=True)
@@ -26,6 +25,8 @@ class StepLine:
     """Passes over the rows so far."""
     step: int | None = None
     """Number of the step, from 1; None: the log does not say, it is one more than the one before."""
+    series: Mapping[str, float] = field(default_factory=dict[str, float])
+    """The method's own figures, under TRL's names."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,9 @@ class Tool:
     """Whether it runs on accelerators only."""
     shifted: bool
     """Whether the label of a token is the token after it (else itself, as in transformers)."""
-    refuse: Callable[[SftSpec, ModelShape, Mapping[str, Any]], None]
+    refuse: Callable[[Renderable, ModelShape, Mapping[str, Any]], None]
     """Raises CannotExpress for what it has no word for, given the spec, the model's weights and its config.json."""
-    why_not: Callable[[SftSpec, ModelShape], WhyNot]
+    why_not: Callable[[Renderable, ModelShape], WhyNot]
     """Layouts that it cannot have."""
     recipe: Callable[[Request], Recipe]
     """The recipe of a run. Raises CannotExpress."""
@@ -70,5 +71,5 @@ class Tool:
     """Ask a running trainer for a checkpoint, where it can be asked without ending; whether that was possible."""
     ends_by_signal: bool
     """Whether it saves and leaves on SIGTERM."""
-    final: Callable[[Path, SftSpec], Path | None]
+    final: Callable[[Path, Renderable], Path | None]
     """The folder with the trained model in Hugging Face's form; None where it is not there."""
