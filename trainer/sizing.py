@@ -106,8 +106,9 @@ def workload(spec: RunSpec) -> Workload | None:
         return None
     paired = isinstance(spec, DpoSpec | RewardSpec)
     return on_cpu(
-        micro_batch=spec.batch_size * (2 if paired else 1), seq_len=spec.max_len, method=spec.adaptation,
-        lora_rank=spec.lora_rank, lora_experts=True, logits_chunk=LOGITS_CHUNK if paired else None,
+        micro_batch=(spec.micro_batch or spec.batch_size) * (2 if paired else 1), seq_len=spec.max_len,
+        method=spec.adaptation, lora_rank=spec.lora_rank, lora_experts=spec.lora_experts,
+        logits_chunk=LOGITS_CHUNK if paired else None,
     )  # fmt: skip
 
 
