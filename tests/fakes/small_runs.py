@@ -146,13 +146,14 @@ def steps_of(run_dir: Path) -> list[dict[str, Any]]:
     return [line for line in read_journal(run_dir / JOURNAL) if line["kind"] == "step"]
 
 
-def kill_after(zygote: Zygote, run_dir: Path, attempt: int, step: int) -> None:
-    """Start an attempt and kill -9 it once it has kept a checkpoint of that step, or a later one."""
+def kill_after(zygote: Zygote, run_dir: Path, attempt: int, step: int, *, later_s: float = 0.0) -> None:
+    """Start an attempt and kill -9 it `later_s` after it has kept a checkpoint of that step, or a later one."""
     pid = zygote.start(run_dir, attempt)
     until = time.monotonic() + 60
     while not any(line["kind"] == "checkpoint" and line["step"] >= step for line in read_journal(run_dir / JOURNAL)):
         assert time.monotonic() < until, (run_dir / "log.txt").read_text()
         time.sleep(0.002)
+    time.sleep(later_s)
     os.kill(pid, signal.SIGKILL)
     assert zygote.wait(pid) == -signal.SIGKILL
     assert runfolder.read_end(run_dir, attempt) is None
