@@ -7,6 +7,7 @@ from typing import cast
 
 from nightsmith.model.export import licence_of
 from nightsmith.model.files import ADAPTER_CONFIG
+from nightsmith.trainer.lineage import job_of
 from nightsmith.trainer.runfolder import SPEC
 
 _BASE = "base.json"
@@ -24,6 +25,8 @@ class Ancestor:
     """Digest of its weights, as the next generation recorded it."""
     licence: str | None
     """The licence that it names."""
+    job: str | None = None
+    """Key of the job that trained it; null: it came from elsewhere."""
 
 
 def ancestors(checkpoint: Path) -> tuple[Ancestor, ...]:
@@ -31,7 +34,8 @@ def ancestors(checkpoint: Path) -> tuple[Ancestor, ...]:
     found: list[Ancestor] = []
     parent = _parent(checkpoint)
     while parent is not None and len(found) < _MOST:
-        found.append(Ancestor(parent[0], parent[1], licence_of(Path(parent[0]))))
+        folder = Path(parent[0])
+        found.append(Ancestor(parent[0], parent[1], licence_of(folder), job_of(folder)))
         parent = _parent(Path(parent[0]))
     return tuple(found)
 

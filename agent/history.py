@@ -45,6 +45,7 @@ from nightsmith.record.workspace import Workspace
 from nightsmith.tools.data.manifest import Manifest, SourceRecord, read_manifest
 from nightsmith.trainer import jobrows, runfolder
 from nightsmith.trainer.jobrows import JobRow
+from nightsmith.trainer.lineage import origin
 from nightsmith.trainer.spec import RunResult, RunStatus, TrainSpec
 
 _Read = TypeVar("_Read", bound=Contract)
@@ -149,13 +150,15 @@ def _object(value: Any) -> dict[str, Any]:
 
 
 def _job(ws: Workspace, row: JobRow) -> JobView:
-    trained = row.spec if isinstance(row.spec, TrainSpec) else None
+    trained, began = row.spec if isinstance(row.spec, TrainSpec) else None, origin(row.spec)
     known: dict[str, Any] = {
         "key": row.key,
         "role": row.role,
         "trial": row.trial,
         "seed": trained.seed if trained else None,
         "data": trained.data if trained else None,
+        "began_from": (began.job or began.path) if began else None,
+        "began_from_digest": began.weights_digest if began else None,
     }
     try:
         result = runfolder.read_end(ws.root / "runs" / row.key, row.attempt) or row.result

@@ -52,6 +52,10 @@ class JobView(Contract):
     """Devices it held."""
     data: str | None = None
     """Training file."""
+    began_from: str | None = None
+    """Job whose checkpoint it trained further or evaluated, else the model's folder; null: random weights."""
+    began_from_digest: str | None = None
+    """Digest of the weights that it began with."""
     checkpoint: str | None = None
     """Final checkpoint folder."""
     checkpoint_digest: str | None = None

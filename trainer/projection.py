@@ -20,6 +20,7 @@ from nightsmith.record.workspace import Workspace
 from nightsmith.trainer import jobrows, runfolder
 from nightsmith.trainer.jobrows import JobRow
 from nightsmith.trainer.journal import JOURNAL, read_journal
+from nightsmith.trainer.lineage import origin
 from nightsmith.trainer.spec import RunResult, RunStatus, TrainSpec
 
 CURVES = {"loss": "curve/loss", "learning_rate": "curve/learning_rate", "tokens_per_s": "curve/tokens_per_s"}
@@ -133,6 +134,11 @@ def _job_tags(row: JobRow, trial: TrialRow | None, result: RunResult | None) -> 
             "trial.hypothesis": str(plan.get("hypothesis", "")),
             "trial.change": canonical_json(plan.get("change", {})),
             "trial.verdict": verdict.decision.value if verdict else "none yet",
+        }
+    if began := origin(row.spec):
+        tags |= {
+            "nightsmith.began_from": began.job or began.path,
+            "nightsmith.began_from_digest": began.weights_digest,
         }
     if result is not None:
         tags |= {

@@ -167,9 +167,10 @@ def test_the_licence_comes_from_the_model_at_the_root(tmp_path):
     base = {"path": str(run / "model"), "weights_digest": "b2"}
     (tmp_path / "adapter" / "base.json").write_text(json.dumps(base))
     found = ancestors(tmp_path / "adapter")
-    assert found == (Ancestor(str(run / "model"), "b2", None), Ancestor(str(root), "a1", "mit"))
+    assert found == (Ancestor(str(run / "model"), "b2", None, job="k"), Ancestor(str(root), "a1", "mit"))
     text = card(Subject("m", "safetensors", WRITTEN, tmp_path / "adapter", found))
     assert text.startswith("---\nlicense: mit\n")
     assert "The base model names mit" in text
+    assert "trained by job `k`" in text
     unknown = card(Subject("m", "safetensors", WRITTEN, tmp_path / "adapter", found[:1]))
     assert "names no licence" in unknown

@@ -64,7 +64,7 @@ def test_a_pair_is_the_same_however_it_is_written(tmp_path: Path, tokenizer: Any
     assert pair == first
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.text(max_size=20), st.text(min_size=1, max_size=20), st.text(max_size=20))
 def test_a_pair_holds_one_question_and_both_answers_up_to_one_stop_token(
     tmp_path: Path, tokenizer: Any, asked: str, better: str, worse: str
