@@ -103,7 +103,7 @@ def _may_go_on(ws: Workspace, study: str, key: str) -> bool:
             f"The disk is full ({ws.root}); job {key} keeps its last checkpoint. Free some space, then go on with "
             f"`nightsmith resume {study}`."
         )
-    died = status in (RunStatus.KILLED, RunStatus.DISK_FULL) and jobs.num_starts(ws, key) < MAX_STARTS
+    died = status in (RunStatus.KILLED, RunStatus.HUNG, RunStatus.DISK_FULL) and jobs.num_starts(ws, key) < MAX_STARTS
     return status is RunStatus.STOPPED or died
 
 

@@ -57,7 +57,7 @@ def train(arm: str, seed: int, num_steps: int, training: list[bytes], validation
     )
     windows = Windows(pack(training), SHAPE.seq_len, SHAPE.batch_size, seed)
     model = build(SHAPE, seed=seed, **ARMS[arm]).train()
-    optimizer, started = make_optimizer(model, spec), time.perf_counter()
+    optimizer, started = make_optimizer(model.parameters(), spec), time.perf_counter()
     for step in range(num_steps):
         if step == num_steps - num_steps // 10:
             take_use(model)

@@ -33,7 +33,7 @@ from nightsmith.trainer.pretrain import Pretraining, make_optimizer, next_token_
 from nightsmith.trainer.spec import PretrainSpec
 from nightsmith.trainer.text import Windows, pack
 
-Step = Callable[[], None]
+Step = Callable[[], object]
 BACKENDS = ("grouped_mm", "eager")
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 WINDOW_S = 0.6
@@ -63,7 +63,7 @@ def stock_step(spec: PretrainSpec, windows: Windows, backend: str) -> Step:
     torch.manual_seed(0)
     model = Mistral4ForCausalLM(make_config(spec.architecture)).train()
     model.set_experts_implementation(backend)
-    optimizer, steps = make_optimizer(model, spec), iter(range(spec.num_steps))
+    optimizer, steps = make_optimizer(model.parameters(), spec), iter(range(spec.num_steps))
 
     def step() -> None:
         next_token_loss(model, torch.from_numpy(windows.batch(next(steps)))).backward()

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 from nightsmith.evals.types import Evaluation
 from nightsmith.trainer.journal import Journal
@@ -32,6 +33,8 @@ class Facts:
     num_tokens: int = 0
     train_s: float = 0.0
     evaluate_s: float = 0.0
+    peak_memory_gib: float = 0.0
+    """Of processes that the worker has started."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,13 @@ class Attempt:
 
     def end_if_asked(self) -> None:
         """Raise Ended once the job has to end."""
-        status = self.ending()
-        if status is not None:
-            raise Ended(status, f"Ended at step {self.facts.num_steps}; starting it again goes on from there.")
+        if self.ending() is not None:
+            self.end()
+
+    def end(self) -> NoReturn:
+        """Raise Ended; another process of the job may have been the one that was asked."""
+        status = self.ending() or RunStatus.STOPPED
+        raise Ended(status, f"Ended at step {self.facts.num_steps}; starting it again goes on from there.")
 
     def phase(self, name: str) -> None:
         """Say what the job does now."""

@@ -1,20 +1,25 @@
-"""Checkpoints that are whole or absent: written aside, flushed, renamed. Resuming takes the newest whole one."""
+"""Checkpoints that are whole or absent: written aside, flushed, renamed. Resuming takes the newest whole one.
+
+Where several ranks train, they gather and rank 0 writes: one folder of one kind, a model that loads as it is, which any
+number of processes can go on from.
+"""
 
 import io
 import json
 import os
 import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nightsmith.model.files import WEIGHTS
-from nightsmith.model.load import load_weights
 from nightsmith.record.digest import canonical_json, file_digest, sha256
+from nightsmith.trainer.mesh import Part, gathered
 
 STATE, MANIFEST = "trainer.pt", "manifest.json"
 KEPT = 2
@@ -38,8 +43,8 @@ class TrainState:
 
 
 def serialise(model: nn.Module) -> bytes:
-    """The model's weights as a safetensors file."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    """The model's weights as a safetensors file. Called on every rank."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in gathered(model.state_dict())}
     return safetensors.torch.save(tensors, metadata={"format": "pt"})
 
 
@@ -53,18 +58,37 @@ def folder(run_dir: Path, step: int) -> Path:
     return run_dir / f"checkpoint-{step:08d}"
 
 
-def save(run_dir: Path, model: Any, optimizer: torch.optim.Optimizer, state: TrainState) -> None:
+def save(
+    run_dir: Path,
+    model: Any,
+    optimizer: torch.optim.Optimizer,
+    state: TrainState,
+    *,
+    parts: Sequence[Part] = (),
+    writes: bool = True,
+) -> None:
     """Write `checkpoint-<step>` so that it is there whole or not at all; older ones beyond KEPT are removed.
+
+    Args:
+        run_dir: the run folder.
+        model: whole, or this rank's part of it.
+        optimizer: likewise.
+        state: what else resuming needs.
+        parts: what of the parameters this rank holds; nothing: all of each.
+        writes: whether this rank writes; every rank has to call, to give what it holds.
 
     Raises:
         OSError: the disk is full (or worse); what was there before is intact.
     """
+    files = _contents(model, optimizer, state, parts)
+    if not writes:
+        return
     final = folder(run_dir, state.step)
     aside = run_dir / f".{final.name}.tmp"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
     try:
-        _write_files(aside, model, optimizer, state)
+        _write_files(aside, files)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
@@ -76,15 +100,39 @@ def save(run_dir: Path, model: Any, optimizer: torch.optim.Optimizer, state: Tra
         shutil.rmtree(old)
 
 
-def _write_files(folder: Path, model: Any, optimizer: torch.optim.Optimizer, state: TrainState) -> None:
+def _contents(
+    model: Any, optimizer: torch.optim.Optimizer, state: TrainState, parts: Sequence[Part]
+) -> dict[str, bytes]:
     buffer = io.BytesIO()
-    resume = {"optimizer": optimizer.state_dict(), "generator": torch.get_rng_state(), "state": vars(state)}
-    torch.save(resume, buffer)
-    files = {
+    whole = _each_part(optimizer, optimizer.state_dict(), parts, Part.gather)
+    torch.save({"optimizer": whole, "generator": torch.get_rng_state(), "state": vars(state)}, buffer)
+    return {
         "config.json": model.config.to_json_string(use_diff=False).encode(),
         WEIGHTS: serialise(model),
         STATE: buffer.getvalue(),
     }
+
+
+def _each_part(
+    optimizer: torch.optim.Optimizer,
+    content: dict[str, Any],
+    parts: Sequence[Part],
+    change: Callable[[Part, Tensor], Tensor],
+) -> dict[str, Any]:
+    """An optimizer's state dict with the tensors of each parameter changed."""
+    by_tensor = {id(part.mine): part for part in parts}
+    optimised = [tensor for group in optimizer.param_groups for tensor in group["params"]]
+    changed = {
+        index: {
+            name: change(by_tensor[id(optimised[index])], value) if isinstance(value, Tensor) and by_tensor else value
+            for name, value in values.items()
+        }
+        for index, values in content["state"].items()
+    }
+    return {**content, "state": changed}
+
+
+def _write_files(folder: Path, files: dict[str, bytes]) -> None:
     manifest = {name: sha256(content) for name, content in files.items()}
     for name, content in {**files, MANIFEST: canonical_json(manifest).encode()}.items():
         _write_flushed(folder / name, content)
@@ -111,11 +159,13 @@ def latest(run_dir: Path) -> Path | None:
     return next((path for path in _checkpoints(run_dir) if _is_whole(path)), None)
 
 
-def restore(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainState:
-    """Put weights, optimizer and torch's generator back as they were at the checkpoint, bit by bit."""
-    load_weights(model, checkpoint)
+def restore(checkpoint: Path, optimizer: torch.optim.Optimizer, parts: Sequence[Part] = ()) -> TrainState:
+    """Put optimizer and torch's generator back as they were at the checkpoint, bit by bit; weights are loaded before.
+
+    `parts`: what of the parameters this rank holds; nothing: all of each.
+    """
     resume = torch.load(checkpoint / STATE, weights_only=True)
-    optimizer.load_state_dict(resume["optimizer"])
+    optimizer.load_state_dict(_each_part(optimizer, resume["optimizer"], parts, Part.cut))
     torch.set_rng_state(resume["generator"])
     return TrainState(**resume["state"])
 

@@ -18,7 +18,7 @@ from typing import Any
 from nightsmith.record import approvals, audit, budget, events, leases
 from nightsmith.record.clock import utc_now
 from nightsmith.record.digest import Contract
-from nightsmith.record.errors import NotApproved, Refused
+from nightsmith.record.errors import NightsmithError, NotApproved, Refused
 from nightsmith.record.leases import DeviceKind
 from nightsmith.record.workspace import Workspace
 from nightsmith.trainer import jobrows, runfolder, settlement
@@ -26,12 +26,12 @@ from nightsmith.trainer.accounting import reservation
 from nightsmith.trainer.jobrows import STARTED, JobRow, Role, rows
 from nightsmith.trainer.journal import JOURNAL, read_tail
 from nightsmith.trainer.launch import local
-from nightsmith.trainer.sizing import TooLarge, require_room
+from nightsmith.trainer.sizing import TooLarge, plan_of, require_room
 from nightsmith.trainer.spec import RunResult, RunSpec, RunStatus
 
 __all__ = ["JobRow", "Progress", "Role", "num_starts", "poll", "progress", "rows", "start", "stop"]
 
-CONTINUED = frozenset({RunStatus.KILLED, RunStatus.STOPPED, RunStatus.DISK_FULL})
+CONTINUED = frozenset({RunStatus.KILLED, RunStatus.HUNG, RunStatus.STOPPED, RunStatus.DISK_FULL})
 """Ends after which the same job may be started again and goes on from its last checkpoint."""
 KILL_WAIT_S = 5.0
 POLL_S = 0.05
@@ -82,19 +82,22 @@ def start(
     trial: int | None = None,
     role: Role,
     time_limit_s: float,
-    num_devices: int = 1,
+    num_devices: int | None = None,
     device_kind: DeviceKind = "cpu",
 ) -> str:
     """Start a job and return its key. Called again with the same study, step and spec it starts nothing new.
 
-    A job that was killed, stopped or met a full disk is started again, under this call's limits, and goes on from its
-    last checkpoint; one that ended otherwise stays as it is.
+    A job that was killed, hung, was stopped or met a full disk is started again, under this call's limits, and goes on
+    from its last checkpoint; one that ended otherwise stays as it is. `num_devices` is a multiple of the processes that
+    train; null: one for each.
 
     Raises:
+        NightsmithError: the devices cannot be shared out evenly.
         TooLarge, NotApproved, BudgetSpent, NoDevice: refused; the audit and the study's events say so.
     """
     key = jobrows.key_of(study, step, spec)
-    request = _Request(key, study, step, trial, role, spec, time_limit_s, num_devices, device_kind)
+    number = _num_devices(spec, num_devices)
+    request = _Request(key, study, step, trial, role, spec, time_limit_s, number, device_kind)
     known = _settled(ws, key)
     leases.devices()  # asks nvidia-smi once a process: not inside the transaction
     try:
@@ -177,14 +180,26 @@ def _intend(db: sqlite3.Connection, request: _Request, folder: Path) -> JobRow:
     budget.reserve(db, request.study, request.key, amount)
     devices = leases.acquire(db, request.key, request.num_devices, request.device_kind)
     attempt, now = (row.attempt + 1 if row else 1), utc_now()
+    launch = local.worker(folder, attempt, devices, request.time_limit_s, plan_of(request.spec).world)
     intended = JobRow(
         key=request.key, study=request.study, step=request.step, trial=request.trial, role=request.role,
-        spec=request.spec, launch=local.worker(folder, attempt, devices, request.time_limit_s), attempt=attempt,
-        created_at=row.created_at if row else now, started_at=now,
+        spec=request.spec, launch=launch, attempt=attempt, created_at=row.created_at if row else now, started_at=now,
     )  # fmt: skip
     jobrows.put(db, intended)
     _record_start(db, intended)
     return intended
+
+
+def _num_devices(spec: RunSpec, asked: int | None) -> int:
+    processes = plan_of(spec).world
+    if asked is None:
+        return processes
+    if asked % processes:
+        raise NightsmithError(
+            f"{asked} device(s) cannot be shared out evenly among the {processes} processes that the spec's `parallel` "
+            f"asks for. Ask for a multiple of {processes}."
+        )
+    return asked
 
 
 def _require_named(db: sqlite3.Connection, approval: approvals.Approval, request: _Request) -> None:

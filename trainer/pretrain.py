@@ -1,12 +1,14 @@
 """From-scratch pre-training: a compact loop whose every step is a function of the spec.
 
-Equal spec and thread count give bit-equal weights on a CPU, whether the run was interrupted or not.
+Equal spec and thread count give bit-equal weights on a CPU, whether the run was interrupted or not. Where several
+processes train (`spec.parallel`), each runs this loop on its part.
 
 B windows of a batch, L window length, V vocabulary.
 """
 
 import math
 import time
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from torch.nn import functional as F
 from nightsmith.model import arithmetic
 from nightsmith.model.files import weights_digest
 from nightsmith.model.health import Recent, worst
+from nightsmith.model.load import load, load_weights
 from nightsmith.model.router import routers
 from nightsmith.model.small4 import build
 from nightsmith.trainer import checkpoint
@@ -25,6 +28,7 @@ from nightsmith.trainer.attempt import Attempt, Ended
 from nightsmith.trainer.device import set_up_torch
 from nightsmith.trainer.evaluate import evaluate_model
 from nightsmith.trainer.losses import LOSS_TAIL, not_finite, tail_mean
+from nightsmith.trainer.mesh import Mesh, parts_of
 from nightsmith.trainer.schedule import learning_rate
 from nightsmith.trainer.spec import PretrainSpec, RunStatus
 from nightsmith.trainer.text import Windows, read_tokens
@@ -46,8 +50,9 @@ def run(attempt: Attempt, spec: PretrainSpec) -> None:
     training = Pretraining(attempt, spec, windows)
     attempt.phase("train")
     training.train()
-    if spec.dev_suite is not None:
-        evaluate_model(attempt, training.model, spec.dev_suite)
+    whole = training.leave()
+    if spec.dev_suite is not None and whole is not None:
+        evaluate_model(attempt, whole, spec.dev_suite)
 
 
 class Pretraining:
@@ -58,20 +63,23 @@ class Pretraining:
         self._device = set_up_torch(attempt)
         self._attempt, self._spec, self._windows = attempt, spec, windows
         self._step_tokens = spec.architecture.batch_size * spec.architecture.seq_len
-        self.model: Any = build(spec.architecture, seed=spec.seed, **spec.routing)
-        initial_digest = checkpoint.model_digest(self.model)
-        self.model.to(self._device)
-        self._arithmetic = arithmetic.choose(self.model, self._device, spec.precision)
-        attempt.journal.write("arithmetic", **vars(self._arithmetic))
-        self._optimizer = make_optimizer(self.model, spec)
-        self._parameters, self._routers = list(self.model.parameters()), list(routers(self.model))
-        self._state = checkpoint.TrainState(initial_digest=initial_digest)
+        self._mesh = Mesh(spec.parallel, self._device)
+        model: Any = build(spec.architecture, seed=spec.seed, **spec.routing)
+        self._state = checkpoint.TrainState(initial_digest=checkpoint.model_digest(model))
         found = checkpoint.latest(attempt.run_dir)
         if found is not None:
-            self._state = checkpoint.restore(found, self.model, self._optimizer)
+            load_weights(model, found)
+        self.model: Any = self._mesh.shard(model.to(self._device))
+        self._arithmetic = arithmetic.choose(self.model, self._device, spec.precision)
+        attempt.journal.write("arithmetic", **vars(self._arithmetic))
+        self._parts, self._routers = parts_of(self.model), list(routers(self.model))
+        self._optimizer = make_optimizer((part.mine for part in self._parts), spec)
+        if found is not None:
+            self._state = checkpoint.restore(found, self._optimizer, self._parts)
         self._experts = Recent(max(1, round(LOSS_TAIL * spec.num_steps)))
         self._saved_step = None if found is None else self._state.step
         self._first_step = self._state.step
+        self._save_at = time.monotonic() + spec.checkpoint_every_s
         self._note_progress()
 
     def train(self) -> None:
@@ -80,22 +88,28 @@ class Pretraining:
             self._train()
 
     def _train(self) -> None:
-        event_at, checkpoint_at = 0.0, time.monotonic() + self._spec.checkpoint_every_s
+        event_at = 0.0
         while self._state.step < self._spec.num_steps:
-            self.step()
+            ends, saves = self.step()
             self._note_progress()
             now = time.monotonic()
             if now >= event_at:
                 self._write_event()
                 event_at = now + EVENT_EVERY_S
-            if now >= checkpoint_at:
+            if saves or ends:
                 self._save()
-                checkpoint_at = time.monotonic() + self._spec.checkpoint_every_s
-            if self._attempt.ending() is not None:
-                self._save()
-                self._attempt.end_if_asked()
+            if ends:
+                self._attempt.end()
         self._write_event()
         self._save()
+
+    def leave(self) -> Any | None:
+        """The whole trained model, on the rank that has it; the ranks part. To be called once trained."""
+        alone = self._mesh.is_alone
+        self._mesh.leave()
+        if alone:
+            return self.model
+        return load(self._attempt.facts.checkpoint).to(self._device) if self._mesh.is_first else None
 
     @property
     def products(self) -> str:
@@ -111,25 +125,42 @@ class Pretraining:
         """Inside, the model computes as it does in training."""
         return self._arithmetic.applied(self.model.train())
 
-    def step(self) -> None:
-        """One optimizer step. Raises Ended before the weights could take a value that is not finite."""
+    def step(self) -> tuple[bool, bool]:
+        """One optimizer step. Returns whether the run has to end after it, and whether it is time for a checkpoint.
+
+        Raises Ended before the weights could take a value that is not finite.
+        """
         started, step, spec = time.perf_counter(), self._state.step, self._spec
-        batch_BL = torch.from_numpy(self._windows.batch(step)).to(self._device)
+        batch_BL = self._mesh.rows(torch.from_numpy(self._windows.batch(step))).to(self._device)
         with self._arithmetic.autocast():
-            loss = next_token_loss(self.model, batch_BL)
-        loss.backward()
-        norm = clip_gradients(self._parameters, spec.grad_clip)
-        if not math.isfinite(loss.item()) or not math.isfinite(norm):
-            raise Ended(RunStatus.NOT_FINITE, not_finite(spec, step, loss.item(), norm))
+            rows_loss = next_token_loss(self.model, batch_BL)
+        rows_loss.backward()
+        loss, norm, (ends, saves) = self._mesh.agree(
+            rows_loss.detach(),
+            self._norm(),
+            self._attempt.ending() is not None,
+            self._mesh.is_first and time.monotonic() >= self._save_at,
+        )
+        if not math.isfinite(loss) or not math.isfinite(norm):
+            raise Ended(RunStatus.NOT_FINITE, not_finite(spec, step, loss, norm))
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(spec, step)
+        if norm > spec.grad_clip:
+            nn.utils.clip_grads_with_norm_([part.mine for part in self._parts], spec.grad_clip, torch.tensor(norm))
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
+        for part in self._parts:
+            part.whole.grad = None
         for router in self._routers:
             router.end_step()
-        self._state.losses.append(loss.item())
+        self._state.losses.append(loss)
         self._state.step += 1
         self._state.train_s += time.perf_counter() - started
+        return ends, saves
+
+    def _norm(self) -> Tensor:
+        self._mesh.share_gradients(self._parts)
+        return self._mesh.total_norm(self._parts)
 
     def _note_progress(self) -> None:
         facts, state = self._attempt.facts, self._state
@@ -161,15 +192,19 @@ class Pretraining:
 
     def _save(self) -> None:
         """Checkpoint, unless this very step is on disk already."""
-        facts, started = self._attempt.facts, time.monotonic()
+        facts, started, first = self._attempt.facts, time.monotonic(), self._mesh.is_first
         if self._saved_step != self._state.step:
-            checkpoint.save(self._attempt.run_dir, self.model, self._optimizer, self._state)
+            checkpoint.save(
+                self._attempt.run_dir, self.model, self._optimizer, self._state, parts=self._parts, writes=first
+            )
             self._saved_step = self._state.step
-        facts.checkpoint = checkpoint.folder(self._attempt.run_dir, self._state.step)
-        facts.checkpoint_digest = weights_digest(facts.checkpoint)
+        if first:
+            facts.checkpoint = checkpoint.folder(self._attempt.run_dir, self._state.step)
+            facts.checkpoint_digest = weights_digest(facts.checkpoint)
         spent = time.monotonic() - started
         facts.metrics["time/checkpoint_s"] = facts.metrics.get("time/checkpoint_s", 0.0) + spent
         self._attempt.journal.write("checkpoint", step=self._state.step, wall_s=spent)
+        self._save_at = time.monotonic() + self._spec.checkpoint_every_s
 
 
 def next_token_loss(model: Any, batch_BL: Tensor) -> Tensor:
@@ -178,18 +213,9 @@ def next_token_loss(model: Any, batch_BL: Tensor) -> Tensor:
     return F.cross_entropy(logits_BLV.float().flatten(0, 1), batch_BL[:, 1:].flatten())
 
 
-def clip_gradients(parameters: list[nn.Parameter], max_norm: float) -> float:
-    """Scale the gradients down to a norm of `max_norm` where theirs is larger; returns theirs."""
-    total_norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    norm = total_norm.item()
-    if norm > max_norm:
-        nn.utils.clip_grads_with_norm_(parameters, max_norm, total_norm)
-    return norm
-
-
-def make_optimizer(model: nn.Module, spec: PretrainSpec) -> torch.optim.AdamW:
+def make_optimizer(parameters: Iterable[Tensor], spec: PretrainSpec) -> torch.optim.AdamW:
     """AdamW that decays matrices only. Its learning rate is set before every step."""
-    parameters = list(model.parameters())
+    parameters = list(parameters)
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": spec.weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},

@@ -5,6 +5,8 @@ launch.json   how the newest attempt is started: written by the starter
 lock          held (flock) by the process that runs the job, as long as it lives
 claim-N.json  attempt N was taken by this process; created once, never changed: no attempt runs twice
 events.jsonl  heartbeats, phases, steps
+rank-N.lock   held by process N of several that train; touched as its sign of life (see `ranks`)
+rank-N.json   how that process ended, as a RunResult
 result.json   the RunResult
 exit.json     attempt N has ended, and this is the result's digest: written last
 """
@@ -55,9 +57,9 @@ def write_atomic(path: Path, content: str) -> None:
     aside.replace(path)
 
 
-def take_lock(run_dir: Path, wait_s: float) -> int | None:
+def take_lock(run_dir: Path, wait_s: float, name: str = LOCK) -> int | None:
     """The lock's file descriptor, or None while another process holds it. The kernel frees it when this one dies."""
-    file = os.open(run_dir / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    file = os.open(run_dir / name, os.O_RDWR | os.O_CREAT, 0o644)
     until = time.monotonic() + wait_s
     while True:
         try:
@@ -70,9 +72,9 @@ def take_lock(run_dir: Path, wait_s: float) -> int | None:
             time.sleep(0.05)
 
 
-def is_locked(run_dir: Path) -> bool:
+def is_locked(run_dir: Path, name: str = LOCK) -> bool:
     """Whether a process runs the job. Ask only of a claimed attempt: the probe itself holds the lock for a moment."""
-    file = take_lock(run_dir, wait_s=0)
+    file = take_lock(run_dir, 0, name)
     if file is not None:
         os.close(file)
     return file is None

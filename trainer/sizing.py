@@ -68,13 +68,14 @@ def require_room(spec: RunSpec, folder: Path, device_kind: DeviceKind) -> None:
 
 def lacking(spec: RunSpec, memory: float, free_disk: int) -> tuple[Refusal, ...]:
     """Every reason why a job must not start on a CPU with so many bytes of memory and disk; none where it may."""
-    needs, device = _needs(spec.model_dump_json()), machine(memory)
+    plan = plan_of(spec)
+    needs, device = _needs(spec.model_dump_json()), machine(memory, plan.world)
     if needs is None or (needs.memory_bytes <= device.usable_bytes and needs.disk_bytes <= free_disk):
         return ()
     work = needs.work
     if isinstance(spec, PostTraining) and (longest := longest_row(spec.data)) is not None:
         work = work.model_copy(update={"seq_len": max(1, min(work.seq_len, longest + TEMPLATE_TOKENS))})
-    return refusals(needs.shape, work, device, disk_bytes=free_disk)
+    return refusals(needs.shape, work, device, plan=plan, disk_bytes=free_disk)
 
 
 @lru_cache(maxsize=32)
@@ -84,7 +85,12 @@ def _needs(spec_json: str) -> Needs | None:
     shape, work = _shape(spec), workload(spec)
     if shape is None or work is None:
         return None
-    return Needs(shape, work, memory_of(shape, ParallelPlan(), work).total, disk(shape, work).kept)
+    return Needs(shape, work, memory_of(shape, plan_of(spec), work).total, disk(shape, work).kept)
+
+
+def plan_of(spec: RunSpec) -> ParallelPlan:
+    """How a job on CPUs is laid over its processes."""
+    return spec.parallel if isinstance(spec, PretrainSpec) else ParallelPlan()
 
 
 def _shape(spec: RunSpec) -> ModelShape | None:
@@ -101,7 +107,8 @@ def _shape(spec: RunSpec) -> ModelShape | None:
 def workload(spec: RunSpec) -> Workload | None:
     """How a job trains; None for one that does not train."""
     if isinstance(spec, PretrainSpec):
-        return on_cpu(micro_batch=spec.architecture.batch_size, seq_len=spec.architecture.seq_len)
+        rows = spec.architecture.batch_size // spec.parallel.shares
+        return on_cpu(micro_batch=rows, seq_len=spec.architecture.seq_len)
     if not isinstance(spec, PostTraining):
         return None
     paired = isinstance(spec, DpoSpec | RewardSpec)

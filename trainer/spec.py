@@ -6,6 +6,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from nightsmith.evals.types import EvaluateSpec, Evaluation, SuiteSpec
+from nightsmith.model.capacity.families import shape_of
+from nightsmith.model.capacity.published import config_of
+from nightsmith.model.capacity.shapes import ModelShape
+from nightsmith.model.capacity.sharding import ParallelPlan, plans, why_not
 from nightsmith.model.presets import Architecture, BalanceMode, balance_mode
 from nightsmith.record.digest import Contract
 from nightsmith.trainer.grpo_spec import GrpoSpec
@@ -65,6 +69,8 @@ class PretrainSpec(Contract):
     """`auto`: matrix products in bfloat16 where the CPU multiplies it natively, all else float32. `float32`: all."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Seeds initial weights and data order."""
+    parallel: ParallelPlan = ParallelPlan()
+    """Processes of the run, and what each of them holds. Every plan takes the steps that one process takes."""
     checkpoint_every_s: float = Field(default=30.0, gt=0)
     """Seconds between checkpoints that a run can be resumed from."""
     dev_suite: SuiteSpec | None = None
@@ -80,6 +86,31 @@ class PretrainSpec(Contract):
     def _require_consistent_routing(self) -> Self:
         balance_mode(self.balance_mode, self.router_aux_loss_coef)
         return self
+
+    @model_validator(mode="after")
+    def _require_layout(self) -> Self:
+        world = self.parallel.world
+        if self.parallel == ParallelPlan() or (problem := _why_not(self.architecture, self.parallel)) is None:
+            return self
+        known = [ParallelPlan(dp=world), ParallelPlan(dp=world, ep=world), *plans(_shape(self.architecture), world)]
+        ways = [plan for plan in known if not _why_not(self.architecture, plan)]
+        told = " or ".join(plan.canonical() for plan in ways) or "none; ask for another number of processes"
+        raise ValueError(f"{problem}. Layouts over {world} processes: {told}")
+
+
+def _why_not(architecture: Architecture, plan: ParallelPlan) -> str | None:
+    """What forbids a from-scratch run to be spread so; None where nothing does."""
+    if plan.pp > 1:
+        return "pipeline stages (pp) are not trained from scratch"
+    if architecture.batch_size % plan.shares:
+        return f"a batch of {architecture.batch_size} cannot be split evenly among {plan.shares} processes"
+    return why_not(_shape(architecture), plan)
+
+
+def _shape(architecture: Architecture) -> ModelShape:
+    shape = shape_of(config_of(architecture), "architecture")
+    assert shape is not None, "presets are of a known family"
+    return shape
 
 
 TrainSpec = PretrainSpec | PostTraining
@@ -100,7 +131,7 @@ class LaunchSpec(Contract):
     nodes: int = Field(default=1, gt=0)
     """Machines."""
     processes: int = Field(default=1, gt=0)
-    """Processes per machine; more than one goes through torchrun."""
+    """Processes per machine that train; more than one are started by the worker through torchrun."""
     devices: tuple[str, ...] = ()
     """Leased devices, `cpu:0` (one thread) or `cuda:0`."""
     time_limit_s: float = Field(gt=0)
@@ -128,8 +159,10 @@ class RunStatus(StrEnum):
     """By a monitor, which `reason` names; its evidence is in the run folder, its weights are marked not promotable."""
     NOT_FINITE = "NOT_FINITE"
     """The loss became NaN or infinite."""
+    HUNG = "HUNG"
+    """A process gave no sign of life any more; `reason` names it."""
     KILLED = "KILLED"
-    """The process vanished without an exit record."""
+    """A process vanished without an exit record."""
 
 
 class RunResult(Contract):
@@ -164,6 +197,6 @@ class RunResult(Contract):
     evaluate_s: float = Field(default=0, ge=0)
     """Seconds in evaluation."""
     peak_memory_gib: float = Field(default=0, ge=0)
-    """Largest resident set of the process."""
+    """Largest resident set of any of its processes."""
     devices: tuple[str, ...] = ()
     """Devices it held."""

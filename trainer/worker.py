@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -23,7 +24,7 @@ from pydantic import TypeAdapter
 
 from nightsmith.record.errors import NightsmithError
 from nightsmith.record.offline import OFFLINE
-from nightsmith.trainer import runfolder
+from nightsmith.trainer import ranks, runfolder
 from nightsmith.trainer.attempt import Attempt, Ended
 from nightsmith.trainer.journal import JOURNAL, Journal
 from nightsmith.trainer.spec import LaunchSpec, PostTraining, RewardSpec, RunResult, RunSpec, RunStatus, TrainSpec
@@ -42,7 +43,7 @@ HARD_AFTER_S = 10.0
 """Seconds after the time limit at which a job that has not ended in order is ended by its overseer thread."""
 KILL_AFTER_S = 20.0
 """Seconds after the time limit at which the kernel ends it, whatever it is stuck in."""
-BALLAST_BYTES = 65_536
+BALLAST, BALLAST_BYTES = ".ballast", 65_536
 DISK_FULL_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 MEMORY_PHRASES = ("out of memory", "can't allocate memory")
 
@@ -76,7 +77,7 @@ class Worker:
         self._deadline = time.monotonic() - runfolder.process_age_s() + self._launch.time_limit_s
         self._stopped = False
         self._finishing = threading.Lock()
-        self._ballast = run_dir / ".ballast"
+        self._ballast = run_dir / BALLAST
         journal = Journal(run_dir / JOURNAL, number)
         self._attempt = Attempt(run_dir, self._launch.devices, journal, ending=self._ending)
 
@@ -87,26 +88,19 @@ class Worker:
         # The default action of SIGALRM ends the process even where Python no longer runs.
         signal.setitimer(signal.ITIMER_REAL, max(0.0, self._deadline - time.monotonic()) + KILL_AFTER_S)
         threading.Thread(target=self._oversee, daemon=True).start()
-        status, reason = self._run_spec()
+        status, reason = outcome(self._run_spec, runfolder.LOG)
         with self._finishing:
             self._finish(status, reason)
         return 0 if status == RunStatus.FINISHED else 1
 
-    def _run_spec(self) -> tuple[RunStatus, str]:
-        """How the job ended, and why. No failure of a run leaves here as an exception."""
-        try:
-            self._ballast.write_bytes(bytes(BALLAST_BYTES))
-            self._attempt.phase("start")
-            require_inputs(self._spec)
-            importlib.import_module(runner_of(self._spec)).run(self._attempt, self._spec)
-        except Ended as ended:
-            return ended.status, ended.reason
-        except NightsmithError as error:
-            return RunStatus.FAILED, str(error)
-        except Exception as error:
-            traceback.print_exc()
-            return classify(error)
-        return RunStatus.FINISHED, ""
+    def _run_spec(self) -> None:
+        self._ballast.write_bytes(bytes(BALLAST_BYTES))
+        self._attempt.phase("start")
+        require_inputs(self._spec)
+        if self._launch.processes > 1:
+            ranks.run(self._attempt, self._launch, self._number)
+        else:
+            run_here(self._attempt, self._spec)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         self._stopped = True
@@ -134,25 +128,49 @@ class Worker:
         runfolder.finish(self._run_dir, self._number, self._result(status, reason))
 
     def _result(self, status: RunStatus, reason: str) -> RunResult:
-        facts = self._attempt.facts
-        return RunResult(
-            key=self._run_dir.name,
-            spec_digest=self._spec.digest(),
-            status=status,
-            reason=reason,
-            metrics=facts.metrics,
-            checkpoint=None if facts.checkpoint is None else str(facts.checkpoint),
-            checkpoint_digest=facts.checkpoint_digest,
-            initial_digest=facts.initial_digest,
-            evaluation=facts.evaluation,
-            num_steps=facts.num_steps,
-            num_tokens=facts.num_tokens,
-            wall_s=runfolder.process_age_s(),
-            train_s=facts.train_s,
-            evaluate_s=facts.evaluate_s,
-            peak_memory_gib=peak_memory_gib(),
-            devices=self._launch.devices,
-        )
+        return make_result(self._attempt, self._spec, status, reason, devices=self._launch.devices)
+
+
+def run_here(attempt: Attempt, spec: RunSpec) -> None:
+    """Do what the spec says in this process. Raises Ended, and whatever went wrong."""
+    importlib.import_module(runner_of(spec)).run(attempt, spec)
+
+
+def outcome(run: Callable[[], None], log: str) -> tuple[RunStatus, str]:
+    """How a run ended, and why. No failure of it leaves here as an exception; tracebacks go to `log`."""
+    try:
+        run()
+    except Ended as ended:
+        return ended.status, ended.reason
+    except NightsmithError as error:
+        return RunStatus.FAILED, str(error)
+    except Exception as error:
+        traceback.print_exc()
+        return classify(error, log)
+    return RunStatus.FINISHED, ""
+
+
+def make_result(attempt: Attempt, spec: RunSpec, status: RunStatus, reason: str, devices: tuple[str, ...]) -> RunResult:
+    """What is known at the end of this process."""
+    facts = attempt.facts
+    return RunResult(
+        key=attempt.run_dir.name,
+        spec_digest=spec.digest(),
+        status=status,
+        reason=reason,
+        metrics=facts.metrics,
+        checkpoint=None if facts.checkpoint is None else str(facts.checkpoint),
+        checkpoint_digest=facts.checkpoint_digest,
+        initial_digest=facts.initial_digest,
+        evaluation=facts.evaluation,
+        num_steps=facts.num_steps,
+        num_tokens=facts.num_tokens,
+        wall_s=runfolder.process_age_s(),
+        train_s=facts.train_s,
+        evaluate_s=facts.evaluate_s,
+        peak_memory_gib=max(peak_memory_gib(), facts.peak_memory_gib),
+        devices=devices,
+    )
 
 
 def runner_of(spec: RunSpec) -> str:
@@ -174,14 +192,14 @@ def require_inputs(spec: RunSpec) -> None:
         raise NightsmithError(f"{', '.join(absent)} is absent. Restore it, or build or train it again.")
 
 
-def classify(error: Exception) -> tuple[RunStatus, str]:
-    """Status and reason of a failure that nobody expected; its traceback is in the log."""
+def classify(error: Exception, log: str = runfolder.LOG) -> tuple[RunStatus, str]:
+    """Status and reason of a failure that nobody expected; its traceback is in `log`."""
     text = f"{type(error).__name__}: {error}"
     if isinstance(error, OSError) and error.errno in DISK_FULL_ERRORS:
         return RunStatus.DISK_FULL, f"{text}. Free space and start it again: it goes on from its last checkpoint."
     if isinstance(error, MemoryError) or any(phrase in str(error).lower() for phrase in MEMORY_PHRASES):
         return RunStatus.OUT_OF_MEMORY, f"{text}. Use a smaller batch_size, seq_len or preset."
-    return RunStatus.FAILED, f"{text}. The traceback is in {runfolder.LOG}."
+    return RunStatus.FAILED, f"{text}. The traceback is in {log}."
 
 
 def peak_memory_gib() -> float:

@@ -27,20 +27,27 @@ class ParallelPlan(Contract):
     """Ranks that split single matrices and see the same data."""
     pp: int = Field(default=1, ge=1)
     """Stages of layers."""
+    dp: int = Field(default=1, ge=1)
+    """Ranks that hold every weight, but with `ep` the experts of others, and see different data; instead of `fsdp`."""
 
     @property
     def world(self) -> int:
         """GPUs."""
-        return self.fsdp * self.tp * self.pp
+        return self.dp * self.fsdp * self.tp * self.pp
+
+    @property
+    def shares(self) -> int:
+        """Parts into which a batch is split."""
+        return self.dp * self.fsdp
 
     @property
     def efsdp(self) -> int:
         """Ranks that hold the same experts and split them."""
-        return self.fsdp * self.tp // self.ep
+        return self.shares * self.tp // self.ep
 
 
 def plans(shape: ModelShape, gpus: int) -> list[ParallelPlan]:
-    """Every layout of a model over so many GPUs that transformers accepts."""
+    """Every layout of a model over so many GPUs that transformers accepts; those with `dp` are not among them."""
     found = (
         ParallelPlan(fsdp=gpus // tp // pp, ep=ep, tp=tp, pp=pp)
         for pp in _divisors(gpus)
@@ -52,18 +59,20 @@ def plans(shape: ModelShape, gpus: int) -> list[ParallelPlan]:
 
 def why_not(shape: ModelShape, plan: ParallelPlan) -> str | None:
     """What forbids a layout; None where nothing does."""
+    if plan.dp > 1 and (plan.world > plan.dp or plan.ep not in (1, plan.dp)):
+        return "with dp, fsdp, tp and pp must be 1, and ep must be 1 or the same as dp"
     if plan.ep > 1:
         if not shape.has_ep:
             return f"{shape.family} has no expert-parallel plan in transformers"
         if shape.num_experts % plan.ep:
             return f"{shape.num_experts} experts cannot be split evenly among {plan.ep} ranks"
-        if plan.ep % plan.tp or (plan.fsdp * plan.tp) % plan.ep:
+        if plan.ep % plan.tp or (plan.shares * plan.tp) % plan.ep:
             return "ep must be a multiple of tp and divide fsdp * tp"
         if plan.pp > 1:
             return "expert and pipeline parallelism cannot be combined"
     if plan.tp > 1 and not shape.has_tp:
         return f"{shape.family} has no tensor-parallel plan in transformers"
-    if plan.tp > 1 and (indivisible := _indivisible(shape, plan.tp)):
+    if plan.tp > 1 and (indivisible := _indivisible(shape, plan.tp, uneven_words=plan.fsdp == 1)):
         return f"{indivisible.name} {indivisible.shape} cannot be split evenly among {plan.tp} ranks"
     if plan.pp > 1 and (not shape.has_pp or plan.pp > shape.num_layers):
         return f"{shape.num_layers} layers of {shape.family} cannot be split into {plan.pp} stages"
@@ -73,9 +82,13 @@ def why_not(shape: ModelShape, plan: ParallelPlan) -> str | None:
 
 
 @lru_cache(maxsize=256)
-def _indivisible(shape: ModelShape, tp: int) -> Weight | None:
+def _indivisible(shape: ModelShape, tp: int, *, uneven_words: bool) -> Weight | None:
+    """A weight that tensor parallelism cannot split; a vocabulary may be split unevenly where FSDP does not split it
+    again.
+    """
+    whole = ("embedding", "head") if uneven_words else ()
     kinds = (weight for kind in shape.kinds for weight in kind.weights)
-    split = (weight for weight in (*shape.outer, *kinds) if weight.tp_dim is not None)
+    split = (weight for weight in (*shape.outer, *kinds) if weight.tp_dim is not None and weight.part not in whole)
     heads = shape.kv_shards > 1 and shape.kv_shards % tp
     return next(
         (weight for weight in split if weight.shape[weight.tp_dim or 0] % tp or _cuts_heads(weight, heads)), None
@@ -96,12 +109,17 @@ def local_shape(weight: Weight, plan: ParallelPlan, rank: int = 0) -> tuple[int,
         shards, index = plan.efsdp, rank // plan.ep
     else:
         if weight.tp_dim is not None and plan.tp > 1:
-            dims[weight.tp_dim] //= plan.tp
+            dims[weight.tp_dim] = _chunk(dims[weight.tp_dim], plan.tp, tp_rank)
         shards, index = plan.fsdp, (rank - tp_rank) // plan.tp
     if shards > 1:
-        chunk = -(-dims[0] // shards)
-        dims[0] = max(0, min(chunk, dims[0] - index * chunk))
+        dims[0] = _chunk(dims[0], shards, index)
     return tuple(dims)
+
+
+def _chunk(size: int, shards: int, index: int) -> int:
+    """Rows of a part, as torch.chunk cuts."""
+    chunk = -(-size // shards)
+    return max(0, min(chunk, size - index * chunk))
 
 
 def stage_of(plan: ParallelPlan, rank: int) -> int:

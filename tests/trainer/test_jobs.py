@@ -12,6 +12,7 @@ import pytest
 from killed_at import count_lines, killed_at
 from small_runs import pretrain_spec
 
+from nightsmith.model.capacity.sharding import ParallelPlan
 from nightsmith.record import approvals, audit, budget, events, leases
 from nightsmith.record.approvals import Envelope
 from nightsmith.record.budget import Budget
@@ -115,6 +116,22 @@ def test_a_job_is_started_once_settled_once_and_leaves_nothing_reserved(ws, brie
     assert (kinds.count("job_started"), kinds.count("job_finished")) == (1, 1)
     assert [line.action for line in audit.read(ws)].count("job.started") == 1
     assert audit.verify(ws) is None
+
+
+def test_each_process_of_a_run_gets_a_device_that_is_leased_and_reserved(ws, brief) -> None:
+    spread = brief.model_copy(update={"parallel": ParallelPlan(fsdp=2, ep=2)})
+    with pytest.raises(NightsmithError, match="multiple of 2"):
+        start(ws, spread, num_devices=3)
+    key = start(ws, spread)
+    (row,) = jobs.rows(ws, STUDY)
+    assert (row.launch.processes, row.launch.devices) == (2, ("cpu:0", "cpu:1"))
+    assert row.launch.env["OMP_NUM_THREADS"] == "1"
+    assert budget.balance(ws, STUDY).reserved.cpu_s == 2 * LIMIT_S
+    assert leases.free(ws, "cpu") == ()
+    end_of(ws, key)
+    assert leases.free(ws, "cpu") == ("cpu:0", "cpu:1")
+    spent = budget.balance(ws, STUDY).spent
+    assert spent.cpu_s == 2 * spent.wall_s
 
 
 def test_keys_follow_study_step_and_spec_and_nothing_else(ws, brief) -> None:

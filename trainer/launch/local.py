@@ -13,13 +13,13 @@ from nightsmith.trainer.spec import LaunchSpec
 _children: list[subprocess.Popen[bytes]] = []
 
 
-def worker(folder: Path, attempt: int, devices: tuple[str, ...], time_limit_s: float) -> LaunchSpec:
-    """The LaunchSpec of one attempt of a job on its leased devices.
+def worker(folder: Path, attempt: int, devices: tuple[str, ...], time_limit_s: float, processes: int = 1) -> LaunchSpec:
+    """The LaunchSpec of one attempt of a job on its leased devices, which its processes share out evenly.
 
     `-P` keeps files in the run folder from being imported; a leased CPU device is one thread; accelerators that are not
     leased are hidden.
     """
-    threads = max(1, sum(device.startswith("cpu") for device in devices))
+    threads = max(1, sum(device.startswith("cpu") for device in devices) // processes)
     visible = ",".join(device.partition(":")[2] for device in devices if device.startswith("cuda"))
     return LaunchSpec(
         argv=(sys.executable, "-P", "-m", "nightsmith.trainer.worker", str(folder), "--attempt", str(attempt)),
@@ -29,6 +29,7 @@ def worker(folder: Path, attempt: int, devices: tuple[str, ...], time_limit_s: f
             "CUDA_VISIBLE_DEVICES": visible,
             "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
         },
+        processes=processes,
         devices=devices,
         time_limit_s=time_limit_s,
         workdir=str(folder),
@@ -36,17 +37,17 @@ def worker(folder: Path, attempt: int, devices: tuple[str, ...], time_limit_s: f
 
 
 def launch(spec: LaunchSpec) -> int:
-    """Start the process of a LaunchSpec, forked warm where that is possible. Returns its process id.
+    """Start the worker of a LaunchSpec, forked warm where that is possible. Returns its process id.
 
-    Its output goes to `log.txt` in its folder.
+    Its output goes to `log.txt` in its folder. Where several processes train, the worker starts them, once it has
+    claimed the attempt.
 
     Raises:
-        NightsmithError: it asks for several machines or processes, or cannot be started.
+        NightsmithError: it asks for several machines, or cannot be started.
     """
-    if spec.nodes > 1 or spec.processes > 1:
+    if spec.nodes > 1:
         raise NightsmithError(
-            f"The local launcher starts one process on one machine, not {spec.processes} on {spec.nodes}. "
-            "Set processes and nodes to 1."
+            f"The local launcher starts processes on one machine, not on {spec.nodes}. Set nodes to 1."
         )
     reap()
     folder = Path(spec.workdir)
