@@ -7,7 +7,7 @@ less than half as much, in messages of a size that is known beforehand. Under au
 
 # T tokens of a rank, K top-k, D model dim, R ranks
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -68,13 +68,18 @@ class AllGatherEP(EPImplementation):
 
     def __call__(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
         """What this rank's tokens get from the experts of all ranks."""
-        group, dtype = self.ep_mesh.get_group(), product_dtype(hidden_states)
+        group, dtype, number = self.ep_mesh.get_group(), product_dtype(hidden_states), self._number
         sent = torch.cat((hidden_states.to(dtype), top_k_weights.to(dtype)), dim=1)
         tokens, weights = GatherRows.apply(sent, group).split((hidden_states.shape[1], top_k_index.shape[1]), dim=1)
-        local = gather_rows(top_k_index.int(), group).long() - self.ep_mesh.get_local_rank() * self.num_local_experts
-        elsewhere = (local < 0) | (local >= self.num_local_experts)
-        local, weights = local.masked_fill(elsewhere, self.num_local_experts), weights.masked_fill(elsewhere, 0)
+        local = gather_rows(top_k_index.int(), group).long() - self.ep_mesh.get_local_rank() * number
+        elsewhere = (local < 0) | (local >= number)
+        local, weights = local.masked_fill(elsewhere, number), weights.masked_fill(elsewhere, 0)
         return SumRows.apply(self.experts_forward(tokens, local, weights), group).to(hidden_states.dtype)
+
+    @property
+    def _number(self) -> int:
+        """Experts of this rank."""
+        return int(cast(Any, self.num_local_experts))
 
 
 EPImplementationInterface.register(ALL_GATHER, AllGatherEP)

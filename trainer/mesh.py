@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, distribute_tensor
-from transformers.distributed import DistributedConfig
+from transformers.distributed.configuration_utils import DistributedConfig
 from transformers.distributed.expert_parallel import apply_expert_parallelism
 from transformers.distributed.utils import TransformersDeviceMesh
 
@@ -38,8 +39,14 @@ class Part:
         """Give the part its gradient, and return that."""
         if self.mine is not self.whole:
             grad = self.whole.grad
-            self.mine.grad = None if grad is None else local(grad)
+            self.mine.grad = None if grad is None else self._laid_out(grad)
         return self.mine.grad
+
+    def _laid_out(self, grad: Tensor) -> Tensor:
+        """A gradient where its parameter is: tensor parallelism leaves some whole, or as terms of a sum."""
+        assert isinstance(grad, DTensor)
+        assert isinstance(self.whole, DTensor)
+        return local(grad.redistribute(self.whole.device_mesh, self.whole.placements))
 
     def gather(self, value: Tensor) -> Tensor:
         """A tensor shaped like the part, e.g. an optimizer's state, as one for the whole. Called on every rank."""
@@ -68,13 +75,13 @@ class Mesh:
         self._meshes: TransformersDeviceMesh | None = None
         if plan.world == 1:
             return
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        if not dist.is_initialized():
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
         self.rank = dist.get_rank()
         names = ("pp", "dp_replicate", "fsdp", "tp"), ("pp", "dp_replicate", "efsdp", "ep")
         shapes = (1, plan.dp, plan.fsdp, plan.tp), (1, 1, plan.efsdp, plan.ep)
         dense, experts = (
-            dist.init_device_mesh(device.type, shape, mesh_dim_names=dims)
-            for shape, dims in zip(shapes, names, strict=True)
+            init_device_mesh(device.type, shape, mesh_dim_names=dims) for shape, dims in zip(shapes, names, strict=True)
         )
         self._meshes = TransformersDeviceMesh(dense, experts)
 
@@ -105,7 +112,7 @@ class Mesh:
         """Every weight on every rank, but for the experts of other ranks."""
         assert self._meshes is not None
         model._mesh_manager = self._meshes  # tells the routers over which ranks a batch is spread
-        if layout.ep_size > 1:
+        if self._plan.ep > 1:
             _, experts, _ = model._resolve_parallel_plans(layout)
             one, ep = self._meshes.get_mesh("tp"), self._meshes.get_mesh("ep")
             apply_expert_parallelism(model, ep, one, experts, ep_implementation=layout.ep_implementation)
@@ -118,19 +125,19 @@ class Mesh:
 
     def share_gradients(self, parts: Iterable[Part]) -> None:
         """Give each part the gradient of the whole batch's loss, from those of the ranks' rows."""
-        found = [part for part in parts if part.take_gradient() is not None]
+        found = [(part, grad) for part in parts if (grad := part.take_gradient()) is not None]
         if self._plan.dp == 1:
             return  # FSDP has averaged in the backward pass
-        everywhere = [part.mine.grad for part in found if part.mine is part.whole]
+        everywhere = [grad for part, grad in found if part.mine is part.whole]
         flat = _flatten_dense_tensors(everywhere)
         dist.all_reduce(flat)
         flat /= self._plan.dp
         for grad, mean in zip(everywhere, _unflatten_dense_tensors(flat, everywhere), strict=True):
             grad.copy_(mean)
         # Experts of one rank have seen the tokens of all, whose losses are means over a rank's rows.
-        for part in found:
+        for part, grad in found:
             if part.mine is not part.whole:
-                part.mine.grad.div_(self._plan.dp)
+                grad.div_(self._plan.dp)
 
     def total_norm(self, parts: Iterable[Part]) -> Tensor:
         """Norm of the whole gradient; on every rank the square of it that `sum` would add up to the whole's."""

@@ -105,11 +105,11 @@ class Pretraining:
 
     def leave(self) -> Any | None:
         """The whole trained model, on the rank that has it; the ranks part. To be called once trained."""
-        alone = self._mesh.is_alone
-        self._mesh.leave()
-        if alone:
+        if self._mesh.is_alone:
             return self.model
-        return load(self._attempt.facts.checkpoint).to(self._device) if self._mesh.is_first else None
+        self._mesh.leave()
+        saved = self._attempt.facts.checkpoint
+        return None if saved is None else load(saved).to(self._device)
 
     @property
     def products(self) -> str:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import every_plan
 import pytest
 import torch
 from pydantic import ValidationError
@@ -224,6 +225,26 @@ def pretraining(spec: PretrainSpec, run_dir: Path) -> Pretraining:
     attempt = Attempt(run_dir, ("cpu:0",), Journal(run_dir / JOURNAL, 1), ending=lambda: None)
     tokens = read_tokens(Path(spec.data), spec.data_digest)
     return Pretraining(attempt, spec, Windows(tokens, TINY.seq_len, TINY.batch_size, spec.seed))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "processes", [2, pytest.param(4, marks=pytest.mark.skipif(len(os.sched_getaffinity(0)) < 4, reason="few cores"))]
+)
+def test_every_layout_trains_like_one_process_and_goes_on_from_its_checkpoints_bit_by_bit(tmp_path, processes) -> None:
+    steady = {"schedule": "constant", "warmup_share": 0.0, "precision": "float32"}
+    spec = pretrain_spec(tmp_path, num_steps=4, **steady, **BALANCED)
+    (tmp_path / "spec.json").write_text(spec.model_dump_json())
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    done = subprocess.run([*torchrun, every_plan.__file__, tmp_path], capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stderr[-4000:]
+    alone = pretraining(spec, tmp_path / "alone")
+    alone.train()
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found.keys() == (every_plan.PLANS if processes == 2 else every_plan.WIDER).keys()
+    for name, (straight, resumed) in found.items():
+        assert resumed == straight, name
+        assert straight[0] == pytest.approx(alone.losses, rel=1e-5), name
 
 
 @pytest.fixture
