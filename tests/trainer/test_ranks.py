@@ -152,7 +152,7 @@ def disturb(run_dir: Path, attempt: int, how: Callable[[int], None], hung_after_
         wait_until(lambda: num_checkpoints(run_dir, attempt) >= 2 or process.poll() is not None)
         assert process.poll() is None
         how(process.pid)
-        process.wait(60)
+        process.wait(100)
     finally:
         process.kill()
         process.wait()
@@ -180,7 +180,7 @@ def test_a_run_on_two_ranks_that_froze_and_was_killed_twice_ends_bit_equal_to_an
     undisturbed = run(calm)
     assert undisturbed.status == RunStatus.FINISHED
 
-    disturb(torn, 1, lambda _: os.kill(pid_of(torn, 1), signal.SIGSTOP), hung_after_s=4.0)
+    disturb(torn, 1, lambda _: os.kill(pid_of(torn, 1), signal.SIGSTOP), hung_after_s=20.0)
     frozen = end_of(torn, 1)
     assert (frozen.status, frozen.reason.partition(" gave")[0]) == (RunStatus.HUNG, "Rank 1")
     assert has_ended(torn)
