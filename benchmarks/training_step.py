@@ -4,16 +4,20 @@
     python -m benchmarks training_step curves [--presets nano,micro,mini] [--seeds 0,1,2] [--steps 300]
 
 `speed` interleaves windows of the trainer's own step (all health metrics on) with a plain loop around transformers'
-Mistral4 in float32, with either of its backends that are fast on a CPU. On a machine that others use too, `--clock cpu`
+Mistral4 in float32, with either of its backends that are fast on a CPU; each in a process of its own, as a job sets up
+memory and threads for its process. On a machine that others use too, `--clock cpu`
 counts the process's own seconds (with one thread: those of an idle machine). `curves` trains each seed with bfloat16
 products and without, on the running interpreter's standard library. Nothing is compiled.
 """
 
 import argparse
 import math
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import mean, median, stdev
 
@@ -93,15 +97,66 @@ def seconds_per_step(step: Step, steps: int, clock: Callable[[], float]) -> floa
     return (clock() - started) / steps
 
 
-def measure(arms: dict[str, Step], num_windows: int, clock: Callable[[], float]) -> dict[str, list[float]]:
+def arm(args: argparse.Namespace) -> None:
+    """Be one arm: a line with what it computes in, then seconds per step for each number of steps read."""
+    torch.set_num_threads(args.threads)
+    spec = spec_of(args.presets[0])
+    with tempfile.TemporaryDirectory() as folder:
+        if args.arm != "ours":
+            _answer("float32", stock_step(spec, windows_of(spec), args.arm), args)
+            return
+        training = pretraining(spec, windows_of(spec), args.threads, Path(folder))
+        with training.computing():
+            _answer(training.products, training.step, args)
+
+
+def _answer(products: str, step: Step, args: argparse.Namespace) -> None:
+    print(products, flush=True)
+    for line in sys.stdin:
+        print(seconds_per_step(step, int(line), CLOCKS[args.clock]), flush=True)
+
+
+class Arm:
+    """An arm's process."""
+
+    def __init__(self, name: str, preset: str, args: argparse.Namespace) -> None:
+        options = {"arm": name, "presets": preset, "threads": args.threads, "clock": args.clock}
+        command = [sys.executable, __file__, "arm", *(f"--{key}={value}" for key, value in options.items())]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.products = self._line()
+
+    def seconds_per_step(self, steps: int) -> float:
+        """Mean over one window, run now."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{steps}\n")
+        self.process.stdin.flush()
+        return float(self._line())
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+
+@contextmanager
+def started(preset: str, args: argparse.Namespace) -> Iterator[dict[str, Arm]]:
+    """All arms of a preset; they wait for their windows."""
+    arms = {name: Arm(name, preset, args) for name in ("ours", *BACKENDS)}
+    try:
+        yield arms
+    finally:
+        for each in arms.values():
+            each.process.communicate()
+
+
+def measure(arms: dict[str, Arm], num_windows: int) -> dict[str, list[float]]:
     """Seconds per step of each arm in each window; arms take turns, and begin by turns."""
-    warm = {name: min(seconds_per_step(step, 1, clock) for _ in range(4)) for name, step in arms.items()}
+    warm = {name: min(each.seconds_per_step(1) for _ in range(4)) for name, each in arms.items()}
     steps = {name: max(1, round(WINDOW_S / seconds)) for name, seconds in warm.items()}
     seconds: dict[str, list[float]] = {name: [] for name in arms}
     for window in range(num_windows):
         order = list(arms)[window % len(arms) :] + list(arms)[: window % len(arms)]
         for name in order:
-            seconds[name].append(seconds_per_step(arms[name], steps[name], clock))
+            seconds[name].append(arms[name].seconds_per_step(steps[name]))
     return seconds
 
 
@@ -120,21 +175,19 @@ def speed(args: argparse.Namespace) -> None:
     told = ", ".join(f"{str(dtype).removeprefix('torch.')} {value / 1e9:.0f}" for dtype, value in peaks.items())
     print(f"threads {args.threads}, {args.clock} seconds; matrix products, GFLOP/s: {told}")
     for preset in args.presets:
-        spec = spec_of(preset)
-        windows, tokens = windows_of(spec), spec.architecture.batch_size * spec.architecture.seq_len
-        with tempfile.TemporaryDirectory() as folder:
-            ours = pretraining(spec, windows, args.threads, Path(folder))
-            dtype = torch.bfloat16 if ours.products == "bfloat16" else torch.float32
-            with ours.computing():
-                arms = {"ours": ours.step, **{name: stock_step(spec, windows, name) for name in BACKENDS}}
-                seconds = measure(arms, args.windows, CLOCKS[args.clock])
+        shape = PRESETS[preset]
+        tokens = shape.batch_size * shape.seq_len
+        with started(preset, args) as arms:
+            products = arms["ours"].products
+            seconds = measure(arms, args.windows)
+        dtype = torch.bfloat16 if products == "bfloat16" else torch.float32
         best = min(BACKENDS, key=lambda name: median(seconds[name]))
         for name, values in seconds.items():
             rate, of = tokens / median(values), peaks[dtype if name == "ours" else torch.float32]
-            share = rate * flops_per_token(spec.architecture) / of
+            share = rate * flops_per_token(shape) / of
             spread = f"{tokens / max(values):,.0f}-{tokens / min(values):,.0f}"
             print(f"{preset:6} {name:10} {rate:8,.0f} tokens/s ({spread}), {share:.0%} of its peak", flush=True)
-        print(f"{preset:6} ours ({ours.products}) / {best}: {ratio(seconds[best], seconds['ours'])}", flush=True)
+        print(f"{preset:6} ours ({products}) / {best}: {ratio(seconds[best], seconds['ours'])}", flush=True)
 
 
 def curves(args: argparse.Namespace) -> None:
@@ -164,7 +217,8 @@ def curves(args: argparse.Namespace) -> None:
 def main() -> int:
     """Run one part."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("part", nargs="?", choices=["speed", "curves"], default="speed")
+    parser.add_argument("part", nargs="?", choices=["speed", "curves", "arm"], default="speed")
+    parser.add_argument("--arm", choices=["ours", *BACKENDS], default="ours", help="which arm this process is")
     parser.add_argument("--presets", type=lambda text: text.split(","), default=["nano", "micro", "mini"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall")
@@ -172,7 +226,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=300)
     args = parser.parse_args()
-    {"speed": speed, "curves": curves}[args.part](args)
+    {"speed": speed, "curves": curves, "arm": arm}[args.part](args)
     return 0
 
 

@@ -58,7 +58,7 @@ class LatentAttention(torch.autograd.Function):
         q_a, q_norm, q_b, kv_a, kv_norm, kv_b, o = (w.to(shape.dtype) if w.ndim == 2 else w for w in weights)
         down_CD = torch.cat((q_a, kv_a))
         x_TD = x_TD.to(shape.dtype)
-        latent_TC = x_TD @ down_CD.t()
+        latent_TC = (x_TD @ down_CD.t()).float()
         q_latent, kv_latent, k_rope = latent_TC.split((shape.q_rank, shape.kv_rank, shape.rope), dim=-1)
         q_unit, q_scale = _norm(q_latent, q_norm, shape)
         kv_unit, kv_scale = _norm(kv_latent, kv_norm, shape)
