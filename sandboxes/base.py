@@ -51,12 +51,22 @@ class SandboxSpec(Contract):
     @model_validator(mode="after")
     def _require_paths_outside_workspaces(self) -> Self:
         for given in (*self.read_only, *self.read_write, *self.python_path):
-            path = Path(given)
-            if not path.is_absolute() or ".." in path.parts:
+            if not Path(given).is_absolute() or ".." in Path(given).parts:
                 raise ValueError(f"{given!r} is not a plain absolute path")
-            if ".nightsmith" in path.resolve().parts or (path / ".nightsmith").exists() or path == path.parent:
-                raise ValueError(f"{given!r} would show a workspace inside the sandbox; name a file elsewhere")
+            if (told := _shows(Path(given).resolve(), hides_sources=given in self.python_path)) is not None:
+                raise ValueError(f"{given!r} would show {told} inside the sandbox; name only what the code needs")
         return self
+
+
+def _shows(path: Path, *, hides_sources: bool) -> str | None:
+    """What of a path nobody's code may see: a workspace, a whole home or this project."""
+    if ".nightsmith" in path.parts or (path / ".nightsmith").exists():
+        return "a workspace"
+    if Path.home().is_relative_to(path):
+        return "a whole home"
+    if Path(__file__).resolve().is_relative_to(path) and not hides_sources:
+        return "the code that judges"
+    return None
 
 
 class Ending(StrEnum):

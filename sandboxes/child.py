@@ -5,7 +5,6 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
@@ -50,13 +49,13 @@ class Child:
             Late: the deadline (time.monotonic) passed.
             Overlong: the answer is longer than `output_bytes`.
         """
-        read = self._exchange(line + b"\n", deadline, lambda data: b"\n" in data)
+        read = self._exchange(line + b"\n", deadline, b"\n")
         answer, end, self._unread = read.partition(b"\n")
         return answer if end else None
 
     def converse(self, given: bytes, deadline: float) -> bytes:
         """Write all that is given, read all until the child ends. Raises Late, Overlong."""
-        return self._exchange(given, deadline, lambda _: False, close=True)
+        return self._exchange(given, deadline, b"", close=True)
 
     def wait(self, deadline: float) -> int:
         """Exit status of a child that closed its output. Raises Late where it stays."""
@@ -74,29 +73,28 @@ class Child:
         self._stdin.close()
         self._stdout.close()
 
-    def _exchange(
-        self, given: bytes, deadline: float, enough: Callable[[bytes], bool], *, close: bool = False
-    ) -> bytes:
-        """Write and read at once, so that neither side waits for the other."""
+    def _exchange(self, given: bytes, deadline: float, end: bytes, *, close: bool = False) -> bytes:
+        """Write and read at once, so that neither side waits for the other, up to an end or the child's."""
         read, unwritten = bytearray(self._unread), memoryview(given)
         with selectors.DefaultSelector() as ready:
             ready.register(self._stdout, selectors.EVENT_READ)
             ready.register(self._stdin, selectors.EVENT_WRITE)
-            while not enough(bytes(read)):
-                events = ready.select(max(0.0, deadline - time.monotonic()))
-                if not events:
+            while not (end and end in read[-_BLOCK:]):
+                left = deadline - time.monotonic()
+                events = {key.fileobj for key, _ in ready.select(max(0.0, left))}
+                if left <= 0 or not events:
                     raise Late(bytes(read))
-                for key, _ in events:
-                    if key.fileobj is self._stdin:
-                        unwritten = _written(self._stdin, unwritten)
-                        if not unwritten:
-                            ready.unregister(self._stdin)
-                            if close:
-                                self._stdin.close()
-                    elif block := os.read(self._stdout.fileno(), _BLOCK):
-                        read += block
-                    else:
-                        return bytes(read)
+                if self._stdin in events:
+                    unwritten = _written(self._stdin, unwritten)
+                    if not unwritten:
+                        ready.unregister(self._stdin)
+                        if close:
+                            self._stdin.close()
+                if self._stdout in events:
+                    block = os.read(self._stdout.fileno(), _BLOCK)
+                    read += block
+                    if not block:
+                        break
                 if len(read) > self.spec.limits.output_bytes:
                     raise Overlong(bytes(read))
         return bytes(read)

@@ -75,10 +75,15 @@ _IOCTL = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
 """TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX. Others type into terminals, set owners, flags of files."""
 _FCNTL = (*range(8), 36, 37, 38, 1030, 1031, 1032)
 """Descriptors, flags, locks, sizes of pipes. Others set owners, leases and watches."""
+_STREAMS = tuple(1 | flags for flags in (0, 0o4000, 0o2000000, 0o2004000))
+"""SOCK_STREAM, perhaps with SOCK_NONBLOCK and SOCK_CLOEXEC."""
+_INTERNET = (2, 10)
+"""AF_INET, AF_INET6."""
 ALWAYS = (
     Condition("ioctl", 1, only=_IOCTL),
     Condition("fcntl", 1, only=_FCNTL),
     Condition("prlimit64", 0),  # a process id: another's limits
+    Condition("socketpair", 1, only=_STREAMS),  # a pair of datagrams could be sent to whatever is bound
     *(Condition(name, argument, bits=0o6000) for name, argument in _MODES),  # files that run as their owner
 )
 
@@ -98,9 +103,11 @@ def build(*, new_tasks: bool, network: bool, shared_system: bool, machine: str |
         conditions.append(Condition("clone", 0, bits=_CLONE_NEW_NAMESPACES))
     else:
         refused += NEW_TASKS
-    if not network:
+    if network:
+        conditions.append(Condition("socket", 0, only=_INTERNET))  # not the machine's own sockets, nor the kernel's
+    else:
         refused += SOCKETS
-        conditions.append(Condition("sendto", 4))  # an address: of a socket pair, anything that is bound
+        conditions.append(Condition("sendto", 4))  # an address
     if shared_system:
         refused += SHARED_SYSTEM
         conditions.append(Condition("sched_setaffinity", 0))

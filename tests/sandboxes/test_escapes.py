@@ -44,7 +44,7 @@ def attacker(sandbox: Sandbox) -> Generator[Worker]:
 
 @pytest.mark.parametrize("name", attempts.ATTEMPTS)
 def test_it_cannot(around: World, attacker: Worker, name: str):
-    reply = attacker.call({"name": name, "given": around.given}, 5.0)
+    reply = attacker.call({"name": name, "given": around.given}, 20.0)
     assert reply.status is not ReplyStatus.OK or not reply.value
     assert SECRET not in str(reply)
     assert around.touched() == []
@@ -57,7 +57,7 @@ def test_with_leave_to_start_a_few_tasks_it_gets_only_a_few_and_none_outlives_it
         pytest.skip(reason)
     spec = SPEC.model_copy(update={"limits": SPEC.limits.model_copy(update={"tasks": 8})})
     with Worker(attempts.source(), "attempt", SANDBOXES["bubblewrap"], spec) as worker:
-        reply = worker.call({"name": name, "given": around.given}, 5.0)
+        reply = worker.call({"name": name, "given": around.given}, 20.0)
     assert reply.value == "True" or 0 < int(reply.value) < 8
     _, alive = psutil.wait_procs([process for process in psutil.process_iter() if _is_daemon(process)], timeout=5)
     assert alive == []

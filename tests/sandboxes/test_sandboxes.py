@@ -116,13 +116,36 @@ def peek():
         return helpful.three
 """
     with Worker(source, "peek", sandbox, SandboxSpec(python_path=(str(shared),))) as worker:
-        assert worker.call({}, 5.0).value == 3
+        assert worker.call({}, 30.0).value == 3
 
 
 def test_the_network_is_there_only_where_it_is_asked_for(sandbox: Sandbox):
     program = "import socket; print(socket.create_server(('127.0.0.1', 0)).getsockname()[0])"
     assert ran(sandbox, program, SandboxSpec(network=True)).output == b"127.0.0.1\n"
     assert b"127.0.0.1\n" not in ran(sandbox, program).output.splitlines(keepends=True)
+
+
+def test_the_network_is_not_a_way_to_the_machine_s_own_sockets(sandbox: Sandbox):
+    program = """
+        import socket
+        for family, kind in ((socket.AF_UNIX, socket.SOCK_STREAM), (socket.AF_NETLINK, socket.SOCK_RAW)):
+            try:
+                socket.socket(family, kind)
+                print("made", family)
+            except PermissionError:
+                pass
+        try:
+            socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+            print("made a pair")
+        except PermissionError:
+            pass
+    """
+    assert ran(sandbox, program, SandboxSpec(network=True)).output == b""
+
+
+def test_a_drip_of_output_does_not_put_off_the_deadline(sandbox: Sandbox):
+    done = ran(sandbox, "import os\nwhile True: os.write(1, b'x')", SandboxSpec(limits=Limits(wall_s=1.0)))
+    assert done.ending in (Ending.TIMED_OUT, Ending.OUTPUT_LIMIT)
 
 
 def test_nothing_is_inherited_from_the_environment(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch):
@@ -139,13 +162,25 @@ def test_the_landlock_jail_says_that_it_runs_one_process():
         Landlock().command(SandboxSpec(limits=Limits(tasks=4)), ISOLATED)
 
 
-@pytest.mark.parametrize("given", ["relative", "/", "/tmp/../etc", "WORKSPACE", "WORKSPACE/.nightsmith/sealed", "LINK"])
-def test_a_spec_that_would_show_a_workspace_is_refused(tmp_path: Path, given: str):
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("relative", "absolute path"),
+        ("/tmp/../etc", "absolute path"),
+        ("/", "a whole home"),
+        (str(Path.home()), "a whole home"),
+        ("WORKSPACE", "a workspace"),
+        ("WORKSPACE/.nightsmith/sealed", "a workspace"),
+        ("LINK", "a workspace"),
+        (str(Path(choice.__file__).resolve().parent), "the code that judges"),
+    ],
+)
+def test_a_spec_that_would_show_what_nobody_s_code_may_see_is_refused(tmp_path: Path, given: str, told: str):
     (tmp_path / "w" / ".nightsmith" / "sealed").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "w" / ".nightsmith")
     path = given.replace("WORKSPACE", str(tmp_path / "w")).replace("LINK", str(tmp_path / "link"))
-    for field in ("read_only", "read_write", "python_path"):
-        with pytest.raises(ValidationError, match=r"path|workspace"):
+    for field in ("read_only", "read_write"):
+        with pytest.raises(ValidationError, match=told):
             SandboxSpec.model_validate({field: (path,)})
 
 
