@@ -17,7 +17,7 @@ from nightsmith.sandboxes.base import SandboxSpec
 from nightsmith.sandboxes.guarding import Plan, resource_limits
 from nightsmith.sandboxes.runtime import environment, hidden, readable
 
-INSTALL = "apt install bubblewrap (Fedora: dnf install bubblewrap)"
+INSTALL = "apt install bubblewrap, 0.7 or newer (Fedora: dnf install bubblewrap)"
 _NAMESPACES = (
     "sysctl kernel.unprivileged_userns_clone=1; on Ubuntu 24.04 an AppArmor profile for bwrap that allows userns"
 )

@@ -34,8 +34,9 @@ def enter(plan: dict[str, Any]) -> None:
         become(plan["user"])
     elif plan["drop_capabilities"]:
         drop_capabilities()
-    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    if sys.platform == "linux":
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        prctl(_PR_SET_NO_NEW_PRIVS, 1)
     os.closerange(3, 1024)
     for name, value in plan["limits"].items():
         limit(getattr(resource, name), value)

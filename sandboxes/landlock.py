@@ -51,6 +51,8 @@ class Landlock:
 
     def lacking(self) -> str | None:
         """What this machine lacks for it."""
+        if sys.platform != "linux":
+            return "it exists on Linux only"
         if not seccomp.is_known_architecture():
             return "no system-call table for this processor"
         if abi() < OLDEST:

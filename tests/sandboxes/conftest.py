@@ -12,7 +12,7 @@ ISOLATING = [name for name, sandbox in SANDBOXES.items() if sandbox.isolates]
 
 @pytest.fixture(scope="session", params=ISOLATING)
 def sandbox(request: pytest.FixtureRequest) -> Sandbox:
-    """One backend after the other; a skip of the whole folder would be a failure (test_one_backend_holds_here)."""
+    """One backend after the other. That none holds is a failure of its own (the test of what is chosen)."""
     reason = unusable(request.param)
     if reason is not None:
         warnings.warn(f"UNTESTED: the sandbox {request.param} does not work here: {reason}", stacklevel=1)

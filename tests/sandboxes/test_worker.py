@@ -1,5 +1,8 @@
 """A worker answers calls of a function that it holds in a sandbox; whatever that function does is a reply."""
 
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -67,6 +70,34 @@ def test_calls_find_one_process_that_keeps_its_state(sandbox: Sandbox):
     with Worker(MISCHIEF, "reward", sandbox, SPEC) as worker:
         assert [worker.call({}, 30.0).value for _ in range(3)] == [1, 2, 3]
         assert worker.starts == 1
+
+
+def test_a_worker_outlives_the_thread_that_started_it(sandbox: Sandbox):
+    made: list[Worker] = []
+    thread = threading.Thread(target=lambda: made.append(Worker(MISCHIEF, "reward", sandbox, SPEC)))
+    thread.start()
+    thread.join()
+    with made[0] as worker:
+        assert [worker.call({}, 30.0).value for _ in range(2)] == [1, 2]
+
+
+def test_a_forked_process_starts_workers_of_its_own():
+    program = """if True:
+        import os
+        from nightsmith.sandboxes.base import SandboxSpec
+        from nightsmith.sandboxes.choice import choose
+        from nightsmith.sandboxes.worker import Worker
+        def answer():
+            with Worker("def f(): return 7", "f", choose(), SandboxSpec()) as worker:
+                return worker.call({}, 30.0).value
+        assert answer() == 7
+        child = os.fork()
+        if child:
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        else:
+            assert answer() == 7
+    """
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=100)
 
 
 def test_a_large_question_gets_through_both_pipes(worker: Worker):
