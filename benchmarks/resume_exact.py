@@ -1,10 +1,10 @@
 """kill -9 at random steps, again and again: losses, figures and final weights must be those of the undisturbed run.
 
-    python -m benchmarks resume_exact [--kinds pretrain sft dpo reward grpo] [--kills 10] [--steps 60] [--seed 0]
+    python -m benchmarks resume_exact [--kinds pretrain ranks sft dpo reward grpo] [--kills 10] [--steps 60] [--seed 0]
 
 Real workers of one thread train a tiny Small 4 model and keep a checkpoint after every step. Each attempt is killed
 once it has kept that of the next random step, or up to 20 ms later: also while a checkpoint is written. GRPO can be
-resumed from where answers are drawn only, here every second step.
+resumed from where answers are drawn only, here every second step. `ranks` is pre-training on two processes.
 """
 
 import argparse
@@ -28,6 +28,7 @@ NOT_COMPARED = ("time/", "router/")
 """Figures of the clock, and health of the experts since the journal's last line, which is written by the clock."""
 SPECS: dict[str, Callable[[Path, Path], RunSpec]] = {
     "pretrain": lambda folder, _: small_runs.pretrain_spec(folder),
+    "ranks": lambda folder, _: small_runs.pretrain_spec(folder, parallel={"fsdp": 2, "ep": 2}),
     "sft": lambda folder, model: small_runs.sft_spec(folder, model, adaptation="full", dev_suite=None),
     "dpo": lambda folder, model: small_runs.dpo_spec(folder, model),
     "reward": lambda folder, model: small_runs.reward_spec(folder, model),
@@ -70,7 +71,7 @@ def compare(kind: str, folder: Path, args: argparse.Namespace) -> bool:
     model = write_model(folder / "model", "small4")
     small = SPECS[kind](folder, model).model_copy(update={"num_steps": args.steps, "checkpoint_every_s": 1e-3})
     spec = type(small).model_validate(small.model_dump())
-    zygote, began = Zygote(kind), time.monotonic()
+    zygote, began = Zygote(spec.kind), time.monotonic()
     try:
         assert zygote.run(small_runs.prepare(folder / "calm", spec, time_limit_s=600)) == 0
         calm = facts(folder / "calm", 1)

@@ -19,6 +19,7 @@ from nightsmith.record.digest import file_digest
 from nightsmith.trainer import runfolder
 from nightsmith.trainer.journal import JOURNAL, read_journal
 from nightsmith.trainer.launch import local
+from nightsmith.trainer.sizing import plan_of
 from nightsmith.trainer.spec import DpoSpec, GrpoSpec, ModelRef, PretrainSpec, RewardSpec, RunResult, RunSpec, SftSpec
 
 TINY: Architecture = PRESETS["nano"].model_copy(update={"num_layers": 1, "seq_len": 32, "batch_size": 4})
@@ -159,9 +160,10 @@ def kill_after(zygote: Zygote, run_dir: Path, attempt: int, step: int, *, later_
     assert runfolder.read_end(run_dir, attempt) is None
 
 
-def prepare(run_dir: Path, spec: RunSpec, *, time_limit_s: float = 60, attempt: int = 1, processes: int = 1) -> Path:
+def prepare(run_dir: Path, spec: RunSpec, *, time_limit_s: float = 60, attempt: int = 1) -> Path:
     """A run folder ready for its worker."""
     run_dir.mkdir(exist_ok=True)
+    processes = plan_of(spec).world
     devices = tuple(f"cpu:{number}" for number in range(processes))
     launch = local.worker(run_dir, attempt, devices, time_limit_s, processes)
     runfolder.prepare(run_dir, spec, launch, attempt)
