@@ -27,15 +27,24 @@ LONGEST = 1024
 """Above this length the saved probabilities would take more memory than time is worth."""
 
 
-def attend(q_NLH: Tensor, k_NLH: Tensor, v_NLV: Tensor, scale: float) -> tuple[Tensor, list[Tensor]]:
-    """softmax(scale * q k^T, causal) v, (N, L, V), and each block's probabilities, which `attend_backward` needs."""
+def attend(
+    q_NLH: Tensor, k_NLH: Tensor, v_NLV: Tensor, scale: float, visible_B1LL: Tensor | None = None
+) -> tuple[Tensor, list[Tensor]]:
+    """softmax(scale * q k^T, causal) v, (N, L, V), and each block's probabilities, which `attend_backward` needs.
+
+    `visible_B1LL`: False where a query does not see a key before it either; each sees itself.
+    """
     out_NLV = torch.empty_like(v_NLV)
     probs: list[Tensor] = []
     for start in range(0, q_NLH.shape[1], BLOCK):
         block_NQH = q_NLH[:, start : start + BLOCK]
         end = start + block_NQH.shape[1]
-        mask_QS = _hidden_keys(start, end, q_NLH.dtype)
-        scores_NQS = torch.baddbmm(mask_QS, block_NQH, k_NLH[:, :end].transpose(1, 2), alpha=scale)
+        mask = _hidden_keys(start, end, q_NLH.dtype)
+        if visible_B1LL is not None:
+            hidden_B1QS = ~visible_B1LL[:, :, start:end, :end]
+            mask = mask.expand_as(hidden_B1QS).masked_fill(hidden_B1QS, float("-inf"))
+            mask = mask.repeat(1, q_NLH.shape[0] // mask.shape[0], 1, 1).flatten(0, 1)
+        scores_NQS = torch.baddbmm(mask, block_NQH, k_NLH[:, :end].transpose(1, 2), alpha=scale)
         probs.append(scores_NQS.softmax(-1))
         out_NLV[:, start:end] = torch.bmm(probs[-1], v_NLV[:, :end])
     return out_NLV, probs

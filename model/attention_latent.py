@@ -54,7 +54,9 @@ class LatentAttention(torch.autograd.Function):
     """(T, D) -> (T, D) with the weights of `Mistral4Attention`."""
 
     @staticmethod
-    def forward(ctx: Any, x_TD: Tensor, cis_LP: Tensor, shape: LatentShape, *weights: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, x_TD: Tensor, cis_LP: Tensor, visible_B1LL: Tensor | None, shape: LatentShape, *weights: Tensor
+    ) -> Tensor:
         q_a, q_norm, q_b, kv_a, kv_norm, kv_b, o = (w.to(shape.dtype) if w.ndim == 2 else w for w in weights)
         down_CD = torch.cat((q_a, kv_a))
         x_TD = x_TD.to(shape.dtype)
@@ -64,7 +66,7 @@ class LatentAttention(torch.autograd.Function):
         kv_unit, kv_scale = _norm(kv_latent, kv_norm, shape)
         q_NLE = _queries(q_unit @ q_b.t(), cis_LP, shape)
         k_NLE, v_NLV = _keys_and_values(kv_unit @ kv_b.t(), k_rope, cis_LP, shape)
-        out_NLV, probs = attend(q_NLE, k_NLE, v_NLV, shape.scale)
+        out_NLV, probs = attend(q_NLE, k_NLE, v_NLV, shape.scale, visible_B1LL)
         out_TO = _by_token(out_NLV, shape)
         ctx.save_for_backward(
             x_TD, cis_LP, down_CD, latent_TC, q_unit, q_scale, kv_unit, kv_scale, q_NLE, k_NLE, v_NLV, out_TO,
@@ -92,7 +94,7 @@ class LatentAttention(torch.autograd.Function):
         dlatent_TC = torch.cat((dq_latent, dkv_latent, dk_rope), dim=-1).to(shape.dtype)
         dq_a, dkv_a = (dlatent_TC.t() @ x_TD).split((shape.q_rank, shape.kv_rank + shape.rope))
         return (
-            dlatent_TC @ down_CD, None, None,
+            dlatent_TC @ down_CD, None, None, None,
             dq_a, dq_norm, dq_TO.t() @ q_unit, dkv_a, dkv_norm, dkv_TO.t() @ kv_unit, dout_TD.t() @ out_TO,
         )  # fmt: skip
 
@@ -134,6 +136,14 @@ def _by_token(x_NLE: Tensor, shape: LatentShape) -> Tensor:
     return x_NLE.unflatten(0, (shape.batch, shape.heads)).transpose(1, 2).flatten(2).flatten(0, 1)
 
 
+def _is_covered(mask: Tensor | None) -> bool:
+    """Whether every query sees itself, perhaps some before it, and nothing after it: no mask, or one of documents."""
+    if mask is None:
+        return True
+    plain = mask.dtype == torch.bool and mask.ndim == 4
+    return plain and bool(mask.diagonal(dim1=-2, dim2=-1).all()) and not mask.triu(1).any()
+
+
 class OneNodeAttention(Mistral4Attention):
     """Mistral4Attention that runs as one node where it can: `causal_blocks`, whole windows, plain weights, CPU."""
 
@@ -147,14 +157,14 @@ class OneNodeAttention(Mistral4Attention):
         **kwargs: Any,
     ) -> Any:
         """As Mistral4Attention's."""
-        whole = attention_mask is None and past_key_values is None and position_embeddings[0].shape[0] == 1
+        whole = _is_covered(attention_mask) and past_key_values is None and position_embeddings[0].shape[0] == 1
         if not whole or not self._is_one_node(hidden_states):
             return super().forward(
                 hidden_states, position_embeddings, attention_mask, position_ids, past_key_values, **kwargs
             )
         cos, sin = (part[0, :, : self.qk_rope_head_dim // 2].float() for part in position_embeddings)
         shape, x_TD = self._shape(hidden_states), hidden_states.flatten(0, 1)
-        out_TD = LatentAttention.apply(x_TD, torch.complex(cos, sin), shape, *self._weights())
+        out_TD = LatentAttention.apply(x_TD, torch.complex(cos, sin), attention_mask, shape, *self._weights())
         return out_TD.view_as(hidden_states), None
 
     def _is_one_node(self, hidden_states: Tensor) -> bool:

@@ -21,6 +21,7 @@ from nightsmith.model import arithmetic
 from nightsmith.model.files import weights_digest
 from nightsmith.model.health import Recent, worst
 from nightsmith.model.load import load, load_weights
+from nightsmith.model.presets import BOS
 from nightsmith.model.router import routers
 from nightsmith.model.small4 import build
 from nightsmith.trainer import checkpoint
@@ -133,7 +134,7 @@ class Pretraining:
         started, step, spec = time.perf_counter(), self._state.step, self._spec
         batch_BL = self._mesh.rows(torch.from_numpy(self._windows.batch(step))).to(self._device)
         with self._arithmetic.autocast():
-            rows_loss = next_token_loss(self.model, batch_BL)
+            rows_loss = next_token_loss(self.model, batch_BL, separate_documents=spec.separate_documents)
         rows_loss.backward()
         loss, norm, (ends, saves) = self._mesh.agree(
             rows_loss.detach(),
@@ -207,10 +208,21 @@ class Pretraining:
         self._save_at = time.monotonic() + self._spec.checkpoint_every_s
 
 
-def next_token_loss(model: Any, batch_BL: Tensor) -> Tensor:
-    """Mean cross-entropy, in nats per token, of each token of the windows (B, L + 1) but the first."""
-    logits_BLV = model(input_ids=batch_BL[:, :-1], use_cache=False).logits
+def next_token_loss(model: Any, batch_BL: Tensor, *, separate_documents: bool = False) -> Tensor:
+    """Mean cross-entropy, in nats per token, of each token of the windows (B, L + 1) but the first.
+
+    `separate_documents`: a token sees those of its own document only.
+    """
+    inputs_BL = batch_BL[:, :-1]
+    mask_B1LL = visible_keys(inputs_BL) if separate_documents else None
+    logits_BLV = model(input_ids=inputs_BL, attention_mask=mask_B1LL, use_cache=False).logits
     return F.cross_entropy(logits_BLV.float().flatten(0, 1), batch_BL[:, 1:].flatten())
+
+
+def visible_keys(tokens_BL: Tensor) -> Tensor:
+    """Which tokens each token sees, (B, 1, L, L): those before it and itself, back to the BOS of its document."""
+    document_BL = (tokens_BL == BOS).cumsum(1)
+    return (document_BL[:, :, None] == document_BL[:, None, :]).tril()[:, None]
 
 
 def make_optimizer(parameters: Iterable[Tensor], spec: PretrainSpec) -> torch.optim.AdamW:

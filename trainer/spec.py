@@ -69,6 +69,8 @@ class PretrainSpec(Contract):
     """`auto`: matrix products in bfloat16 where the CPU multiplies it natively, all else float32. `float32`: all."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Seeds initial weights and data order."""
+    separate_documents: bool = False
+    """Whether attention stays within a document where a window holds the end of one and the beginning of the next."""
     parallel: ParallelPlan = ParallelPlan()
     """Processes of the run, and what each of them holds. Every plan takes the steps that one process takes."""
     checkpoint_every_s: float = Field(default=30.0, gt=0)

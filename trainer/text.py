@@ -38,7 +38,8 @@ def pack(texts: Sequence[bytes]) -> Tokens:
     """BOS, bytes, EOS of each text, one after the other, (tokens,).
 
     Windows are cut from this stream wherever they fall: a window may hold the end of one document and the beginning of
-    the next, and attention sees across; only the EOS and BOS between them tell the model.
+    the next. Attention sees across, and only the EOS and BOS between them tell the model, unless the spec asks for
+    `separate_documents`.
     """
     stream = np.empty(sum(map(len, texts)) + 2 * len(texts), dtype=np.uint16)
     end = 0

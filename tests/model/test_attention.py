@@ -99,6 +99,18 @@ def test_what_one_node_does_not_cover_is_computed_by_transformers(layer: Any, ch
     assert max(relative(ours, theirs) for ours, theirs in pairs) <= 5e-6
 
 
+def test_one_node_keeps_documents_apart_as_a_mask_does(layer: Any) -> None:
+    documents_BL = torch.randint(0, 2, (3, 100), generator=torch.Generator().manual_seed(0)).cumsum(1) // 20
+    mask = (documents_BL[:, :, None] == documents_BL[:, None, :]).tril()[:, None]
+    pairs = zip(
+        attend(layer, OneNodeAttention, attention_mask=mask),
+        attend(layer, Mistral4Attention, attention_mask=mask),
+        strict=True,
+    )
+    assert max(relative(ours, theirs) for ours, theirs in pairs) <= 5e-6
+    assert relative(attend(layer, OneNodeAttention)[0], attend(layer, Mistral4Attention, attention_mask=mask)[0]) > 0.1
+
+
 def test_a_cache_is_filled_and_read_as_ever(layer: Any) -> None:
     hidden, outs = random(1, 9, NANO.hidden_size), []
     positions = torch.arange(9)[None]

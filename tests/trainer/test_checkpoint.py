@@ -9,13 +9,14 @@ from small_runs import TINY, pretrain_spec
 
 from nightsmith.model.files import weights_digest
 from nightsmith.model.load import load, load_weights
+from nightsmith.model.presets import BOS, EOS
 from nightsmith.model.small4 import build
 from nightsmith.trainer import checkpoint
 from nightsmith.trainer.attempt import Attempt, Ended
 from nightsmith.trainer.checkpoint import KEPT, TrainState, folder, latest, model_digest, restore, save
 from nightsmith.trainer.journal import Journal
 from nightsmith.trainer.losses import tail_mean
-from nightsmith.trainer.pretrain import Pretraining, make_optimizer, next_token_loss
+from nightsmith.trainer.pretrain import Pretraining, make_optimizer, next_token_loss, visible_keys
 from nightsmith.trainer.spec import PretrainSpec, RunStatus
 from nightsmith.trainer.text import Windows, read_tokens
 
@@ -129,8 +130,20 @@ def test_seed_and_balancing_change_the_training_and_equal_specs_repeat_it(spec, 
     first = digest("a")
     assert digest("b") == first
     others = {"c": {"seed": 1}, "d": {"router_aux_loss_coef": 0.1}, "e": {"router_z_loss_coef": 0.1}}
-    others["f"] = {"balance_mode": "bias"}
-    assert len({first, *(digest(name, **changes) for name, changes in others.items())}) == 5
+    others |= {"f": {"balance_mode": "bias"}, "g": {"separate_documents": True}}
+    assert len({first, *(digest(name, **changes) for name, changes in others.items())}) == 6
+
+
+def test_documents_that_are_kept_apart_are_predicted_as_if_each_were_alone() -> None:
+    torch.manual_seed(0)
+    model = build(TINY, seed=0).eval()
+    first, second = ([BOS, *torch.randint(0, 256, (length,)).tolist(), EOS] for length in (9, 20))
+    both, visible = torch.tensor([first + second]), visible_keys(torch.tensor([first + second]))
+    with torch.no_grad():
+        alone = [model(input_ids=torch.tensor([text])).logits for text in (first, second)]
+        apart, across = (model(input_ids=both, attention_mask=mask).logits for mask in (visible, None))
+    torch.testing.assert_close(apart, torch.cat(alone, dim=1), atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(across, apart, atol=1e-3)
 
 
 def test_the_reported_health_of_the_experts_is_that_of_the_last_steps_also_after_a_resume_that_trains_no_more(
