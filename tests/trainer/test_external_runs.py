@@ -131,6 +131,7 @@ def test_preferences_are_trained_by_axolotl_on_the_tokens_of_our_own_audit(tmp_p
     assert first == {"prompt": "Anlage 0 meldet Ende?\n", "chosen": "Warten.</s>", "rejected": ".netraW</s>"}
 
 
+@pytest.mark.slow
 def test_pairs_that_axolotl_would_cut_into_other_tokens_are_refused(tmp_path: Path, model: Path, zygote: Zygote):
     spec = dpo_spec(tmp_path, model, backend="axolotl", num_steps=1, batch_size=2)
     digest = write_preferences(Path(spec.data), [("Ende?", "Ja </s> nein.", "Nein."), ("Neu?", "Ja.", "Nein.")])
@@ -258,6 +259,7 @@ def test_a_killed_job_takes_its_trainer_along_and_goes_on_from_the_newest_whole_
     assert result.metrics["train/loss"] == pytest.approx((2 / 58 + 2 / 59 + 2 / 60) / 3, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_stopped_automodel_run_saves_and_goes_on_later(tmp_path: Path, model: Path, zygote: Zygote, tools: Path):
     behave(tools, step_s=0.1)
     spec = sft_spec(tmp_path, model, backend="automodel", dev_suite=None, num_steps=100, batch_size=4)
@@ -282,6 +284,7 @@ def test_an_absent_trainer_is_named_with_the_way_to_get_it():
         find("automodel-of-elsewhere", "nemo-automodel", "0.7.0")
 
 
+@pytest.mark.slow
 def test_a_model_whose_weights_were_changed_is_not_trained(tmp_path: Path, model: Path, zygote: Zygote):
     spec = sft_spec(tmp_path, model, backend="axolotl", dev_suite=None)
     write_model(model, "qwen3_moe")

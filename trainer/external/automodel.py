@@ -65,7 +65,7 @@ def recipe(request: Request) -> Recipe:
     spec = request.spec
     sections = (
         Section("Recipe", {"recipe": "TrainFinetuneRecipeForNextTokenPrediction", "seed": spec.seed}),
-        Section("Model", {"model": _model(request), **_trained(request)}),
+        Section(request.model_title, {"model": _model(request), **_trained(request)}),
         Section("Rows that Nightsmith has tokenised and masked", _data(request)),
         Section("Optimizer", _optimizer(spec)),
         Section("Batches", {"step_scheduler": _steps(request)}),

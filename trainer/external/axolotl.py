@@ -64,7 +64,9 @@ def refuse(spec: Renderable, shape: ModelShape, config: Mapping[str, Any]) -> No
 def recipe(request: Request) -> Recipe:
     """The configuration of a run. Raises CannotExpress."""
     sections = (
-        Section("Model", {"base_model": str(request.base), "trust_remote_code": False, **_precision(request)}),
+        Section(
+            request.model_title, {"base_model": str(request.base), "trust_remote_code": False, **_precision(request)}
+        ),
         Section("Rows that Nightsmith has tokenised and masked", _data(request)),
         Section("Loss over pairs of answers", _preference(request.spec)),
         Section("What is trained", _trained(request)),

@@ -56,6 +56,12 @@ class Request:
         return self.folder / OUTPUT
 
     @property
+    def model_title(self) -> str:
+        """What a reader of the recipe should know of the folder of the model."""
+        is_own = self.base == Path(self.spec.model.path)
+        return "Model" if is_own else f"Model: {self.spec.model.path} by links, without YaRN's magnitude correction"
+
+    @property
     def is_wrapper(self) -> bool:
         """Whether the text part of an image and text model is trained."""
         return self.config.get("model_type") in WRAPPERS
