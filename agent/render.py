@@ -128,12 +128,18 @@ def ending(ws: Workspace, study: str, how: str) -> str:
     return drawing.drawn(_sentence(account.outcome_sentence(view)), *map(drawing.text, told))
 
 
+OWN_FIGURES = ("train/loss", "rewards/", "eval/")
+"""What is shown of a job that was started by hand, beside its evaluation; all of it is in the result file."""
+
+
 def result(ws: Workspace, ended: RunResult) -> str:
     """The end of one job that was started by hand."""
     rows = [("Job", ended.key), ("Took", figures.duration(ended.wall_s)), ("Tokens", figures.count(ended.num_tokens))]
     evaluation = ended.evaluation
     for name, value in (evaluation.metrics if evaluation else {}).items():
         rows.append((figures.metric_label(name), figures.value(name, value)))
+    own = {name: value for name, value in ended.metrics.items() if name.startswith(OWN_FIGURES)}
+    rows += [(name, f"{value:.4g}") for name, value in own.items()]
     rows += [("Checkpoint", ended.checkpoint)] if ended.checkpoint else []
     rows += [("Log", str(ws.root / "runs" / ended.key / "log.txt")), ("", ended.reason)]
     return drawing.drawn(_decision(ended.status.value), drawing.pairs([row for row in rows if row[1]]))

@@ -6,7 +6,7 @@ from pathlib import Path
 from nightsmith.record.budget import Amount
 from nightsmith.trainer.jobrows import JobRow, Role
 from nightsmith.trainer.journal import JOURNAL, read_journal
-from nightsmith.trainer.spec import DpoSpec, GrpoSpec, PostTraining, PretrainSpec, RewardSpec, RunSpec
+from nightsmith.trainer.spec import PostTraining, PretrainSpec, RunSpec
 
 
 def reservation(spec: RunSpec, role: Role, *, time_limit_s: float, num_devices: int, device_kind: str) -> Amount:
@@ -15,9 +15,7 @@ def reservation(spec: RunSpec, role: Role, *, time_limit_s: float, num_devices: 
     if isinstance(spec, PretrainSpec):
         tokens = float(spec.num_steps * spec.architecture.batch_size * spec.architecture.seq_len)
     elif isinstance(spec, PostTraining):
-        pair = 2 if isinstance(spec, DpoSpec | RewardSpec) else 1
-        answers = spec.num_generations if isinstance(spec, GrpoSpec) else pair
-        tokens = float(spec.num_steps * spec.batch_size * spec.max_len * answers)
+        tokens = float(spec.num_steps * spec.batch_size * spec.max_len * spec.sequences_per_row)
     return _amount(time_limit_s, num_devices, device_kind, tokens, trials=int(role == "trial"))
 
 

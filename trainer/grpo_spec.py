@@ -74,6 +74,11 @@ class GrpoSpec(PostTraining):
         return self
 
     @property
+    def sequences_per_row(self) -> int:
+        """The answers to a prompt."""
+        return self.num_generations
+
+    @property
     def verifying(self) -> Reward | None:
         """The verifier that is used."""
         gameable = any(isinstance(reward, CommandReward | FormatReward) for reward in self.rewards)

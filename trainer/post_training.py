@@ -74,6 +74,11 @@ class PostTraining(Contract):
     dev_suite: SuiteSpec | None = None
     """Evaluated by the same process after the final checkpoint is on disk; null: not evaluated."""
 
+    @property
+    def sequences_per_row(self) -> int:
+        """Sequences that a row of the batch is trained as: a pair's two answers, all answers to a prompt."""
+        return 1
+
     @model_validator(mode="after")
     def _require_known_to_trl(self) -> Self:
         """TRL runs as one process here, on full or 16-bit weights."""
@@ -120,6 +125,11 @@ class DpoSpec(PostTraining):
     learning_rate: float = Field(default=1e-5, gt=0, le=1)
     """Peak learning rate of AdamW: TRL's default for whole models is 1e-6; adapters want about ten times as much."""
 
+    @property
+    def sequences_per_row(self) -> int:
+        """Both answers."""
+        return 2
+
     @model_validator(mode="after")
     def _require_smoothing(self) -> Self:
         if self.loss_type == "exo_pair" and self.label_smoothing == 0:
@@ -141,6 +151,11 @@ class RewardSpec(PostTraining):
     """Weight of the squared sum of a pair's scores in the loss, which keeps scores near 0; null: none."""
     learning_rate: float = Field(default=1e-4, gt=0, le=1)
     """Peak learning rate of AdamW."""
+
+    @property
+    def sequences_per_row(self) -> int:
+        """Both answers."""
+        return 2
 
     @model_validator(mode="after")
     def _require_pairs(self) -> Self:

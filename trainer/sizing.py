@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from nightsmith.model.capacity.check import Refusal, machine, refusals
+from nightsmith.model.capacity.check import Refusal, Remedy, machine, refusals
 from nightsmith.model.capacity.families import known_shape, shape_of
 from nightsmith.model.capacity.memory import memory_of
 from nightsmith.model.capacity.planning import disk
@@ -23,7 +23,7 @@ from nightsmith.model.capacity.workload import Workload
 from nightsmith.model.size import base_config
 from nightsmith.record.errors import NightsmithError, Refused
 from nightsmith.record.leases import DeviceKind
-from nightsmith.trainer.spec import DpoSpec, PostTraining, PretrainSpec, RewardSpec, RunSpec
+from nightsmith.trainer.spec import DpoSpec, GrpoSpec, PostTraining, PretrainSpec, RewardSpec, RunSpec
 from nightsmith.trainer.training_file import longest_row
 
 _SPEC: TypeAdapter[RunSpec] = TypeAdapter(RunSpec)
@@ -72,10 +72,31 @@ def lacking(spec: RunSpec, memory: float, free_disk: int) -> tuple[Refusal, ...]
     needs, device = _needs(spec.model_dump_json()), machine(memory, plan.world)
     if needs is None or (needs.memory_bytes <= device.usable_bytes and needs.disk_bytes <= free_disk):
         return ()
-    work = needs.work
-    if isinstance(spec, PostTraining) and (longest := longest_row(spec.data)) is not None:
-        work = work.model_copy(update={"seq_len": max(1, min(work.seq_len, longest + TEMPLATE_TOKENS))})
-    return refusals(needs.shape, work, device, plan=plan, disk_bytes=free_disk)
+    if not isinstance(spec, PostTraining):
+        return refusals(needs.shape, needs.work, device, plan=plan, disk_bytes=free_disk)
+    found = refusals(needs.shape, _as_long_as_its_rows(spec, needs.work), device, plan=plan, disk_bytes=free_disk)
+    return tuple(_in_rows(each, needs.work.micro_batch, spec.sequences_per_row) for each in found)
+
+
+def _as_long_as_its_rows(spec: PostTraining, work: Workload) -> Workload:
+    """A token has at least a byte, so that a row may be known to be shorter than `max_len`."""
+    if (longest := longest_row(spec.data)) is None:
+        return work
+    drawn = spec.max_completion_length if isinstance(spec, GrpoSpec) else 0
+    return work.model_copy(update={"seq_len": min(work.seq_len, longest + TEMPLATE_TOKENS + drawn)})
+
+
+def _in_rows(refusal: Refusal, asked: int, sequences: int) -> Refusal:
+    """The same, with batches counted as the spec counts them."""
+    ways = [
+        way if way.workload.micro_batch == asked else _batch_of(way, way.workload.micro_batch // sequences)
+        for way in refusal.remedies
+    ]
+    return refusal.model_copy(update={"remedies": tuple(way for way in ways if way is not None)})
+
+
+def _batch_of(way: Remedy, rows: int) -> Remedy | None:
+    return way.model_copy(update={"change": f"a batch_size of {rows}"}) if rows else None
 
 
 @lru_cache(maxsize=32)
@@ -113,7 +134,7 @@ def workload(spec: RunSpec) -> Workload | None:
         return None
     paired = isinstance(spec, DpoSpec | RewardSpec)
     return on_cpu(
-        micro_batch=(spec.micro_batch or spec.batch_size) * (2 if paired else 1), seq_len=spec.max_len,
+        micro_batch=(spec.micro_batch or spec.batch_size) * spec.sequences_per_row, seq_len=spec.max_len,
         method=spec.adaptation, lora_rank=spec.lora_rank, lora_experts=spec.lora_experts,
         logits_chunk=LOGITS_CHUNK if paired else None,
     )  # fmt: skip

@@ -1,9 +1,10 @@
 """Jobs that would not fit are refused before they start, for programs first."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
-from small_runs import dpo_spec, pretrain_spec, reward_spec, sft_spec
+from small_runs import dpo_spec, grpo_spec, pretrain_spec, reward_spec, sft_spec
 from tiny_models import write_model
 
 from nightsmith.model.capacity.units import GIB
@@ -38,14 +39,18 @@ def test_every_kind_fits_where_there_is_room_and_nothing_fits_where_there_is_non
         assert [each.resource for each in lacking(spec, GIB, 0)] == ["memory", "disk"], spec.kind
 
 
-def test_a_refusal_names_ways_that_fit_the_nearest_first(tmp_path: Path, model: Path) -> None:
-    spec = sft_spec(tmp_path, model, adaptation="full", batch_size=65536)
+@pytest.mark.parametrize(("make", "sequences"), [(sft_spec, 1), (dpo_spec, 2), (reward_spec, 2), (grpo_spec, 4)])
+def test_a_refusal_names_ways_that_fit_the_nearest_first(
+    tmp_path: Path, model: Path, make: Any, sequences: int
+) -> None:
+    spec = make(tmp_path, model, adaptation="full", batch_size=10**6)
     (refusal,) = lacking(spec, 4 * GIB, AMPLE)
     assert refusal.needed_bytes > refusal.available_bytes
     nearest = refusal.remedies[0]
     assert nearest.needed_bytes <= refusal.available_bytes
-    fitting = spec.model_copy(update={"batch_size": nearest.workload.micro_batch})
-    assert lacking(fitting, 4 * GIB, AMPLE) == ()
+    rows = nearest.workload.micro_batch // sequences
+    assert nearest.change == f"a batch_size of {rows}"
+    assert lacking(spec.model_copy(update={"batch_size": rows}), 4 * GIB, AMPLE) == ()
 
 
 def test_a_length_that_no_row_has_is_not_held_against_a_run(tmp_path: Path, model: Path) -> None:
