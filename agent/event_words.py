@@ -52,7 +52,8 @@ def _proposed(data: Data) -> str:
 
 def _job_started(data: Data) -> str:
     again = f", attempt {data['attempt']}" if data.get("attempt", 1) > 1 else ""
-    return f"{data.get('role', '')} on {', '.join(data.get('devices') or ())}{again}"
+    parts = f", {data['micro_batch_size']} rows at once to save memory" if "micro_batch_size" in data else ""
+    return f"{data.get('role', '')} on {', '.join(data.get('devices') or ())}{again}{parts}"
 
 
 def _job_finished(data: Data) -> str:

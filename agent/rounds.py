@@ -104,7 +104,8 @@ def _may_go_on(ws: Workspace, study: str, key: str) -> bool:
             f"`nightsmith resume {study}`."
         )
     died = status in (RunStatus.KILLED, RunStatus.HUNG, RunStatus.DISK_FULL) and jobs.num_starts(ws, key) < MAX_STARTS
-    return status is RunStatus.STOPPED or died
+    smaller = status is RunStatus.OUT_OF_MEMORY and jobs.may_go_on(ws, key)
+    return status is RunStatus.STOPPED or died or smaller
 
 
 def _project(ws: Workspace, study: str) -> None:

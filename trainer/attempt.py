@@ -47,6 +47,8 @@ class Attempt:
     ending: Callable[[], RunStatus | None]
     """STOPPED or TIMED_OUT once the job has to end; runners ask at every step."""
     facts: Facts = field(default_factory=Facts)
+    micro_batch_size: int | None = None
+    """Rows of a batch that are in memory at once; null: all of them."""
 
     def end_if_asked(self) -> None:
         """Raise Ended once the job has to end."""

@@ -21,7 +21,7 @@ from nightsmith.record.digest import Contract
 from nightsmith.record.errors import NightsmithError, NotApproved, Refused
 from nightsmith.record.leases import DeviceKind
 from nightsmith.record.workspace import Workspace
-from nightsmith.trainer import jobrows, runfolder, settlement
+from nightsmith.trainer import jobrows, micro_batches, runfolder, settlement
 from nightsmith.trainer.accounting import reservation
 from nightsmith.trainer.jobrows import STARTED, JobRow, Role, rows
 from nightsmith.trainer.journal import JOURNAL, read_tail
@@ -29,7 +29,7 @@ from nightsmith.trainer.launch import local
 from nightsmith.trainer.sizing import TooLarge, plan_of, require_room
 from nightsmith.trainer.spec import RunResult, RunSpec, RunStatus
 
-__all__ = ["JobRow", "Progress", "Role", "num_starts", "poll", "progress", "rows", "start", "stop"]
+__all__ = ["JobRow", "Progress", "Role", "may_go_on", "num_starts", "poll", "progress", "rows", "start", "stop"]
 
 CONTINUED = frozenset({RunStatus.KILLED, RunStatus.HUNG, RunStatus.STOPPED, RunStatus.DISK_FULL})
 """Ends after which the same job may be started again and goes on from its last checkpoint."""
@@ -88,8 +88,9 @@ def start(
     """Start a job and return its key. Called again with the same study, step and spec it starts nothing new.
 
     A job that was killed, hung, was stopped or met a full disk is started again, under this call's limits, and goes on
-    from its last checkpoint; one that ended otherwise stays as it is. `num_devices` is a multiple of the processes that
-    train; null: one for each.
+    from its last checkpoint; so does one that ran out of memory, with micro-batches of half the size and the same
+    batches. One that ended otherwise stays as it is. `num_devices` is a multiple of the processes that train; null: one
+    for each.
 
     Raises:
         NightsmithError: the devices cannot be shared out evenly.
@@ -160,6 +161,11 @@ def progress(ws: Workspace, key: str) -> Progress:
     )
 
 
+def may_go_on(ws: Workspace, key: str) -> bool:
+    """Whether `start` would start the job again. Raises NightsmithError where there is no such job."""
+    return _continues(jobrows.get(ws, key))
+
+
 def num_starts(ws: Workspace, key: str) -> int:
     """How often a job was started. Raises NightsmithError where there is no such job."""
     return jobrows.get(ws, key).attempt
@@ -168,7 +174,7 @@ def num_starts(ws: Workspace, key: str) -> int:
 def _intend(db: sqlite3.Connection, request: _Request, folder: Path) -> JobRow:
     """The job's row, with a new attempt intended where the job is new or may go on. Raises Refused."""
     row = jobrows.find(db, request.key)
-    if row is not None and row.state not in CONTINUED:
+    if row is not None and not _continues(row):
         return row
     approval = approvals.require(db, request.study, kind=request.spec.kind, time_limit_s=request.time_limit_s)
     if request.role == "manual":
@@ -181,6 +187,7 @@ def _intend(db: sqlite3.Connection, request: _Request, folder: Path) -> JobRow:
     devices = leases.acquire(db, request.key, request.num_devices, request.device_kind)
     attempt, now = (row.attempt + 1 if row else 1), utc_now()
     launch = local.worker(folder, attempt, devices, request.time_limit_s, plan_of(request.spec).world)
+    launch = launch.model_copy(update={"micro_batch_size": micro_batches.for_next_start(row)})
     intended = JobRow(
         key=request.key, study=request.study, step=request.step, trial=request.trial, role=request.role,
         spec=request.spec, launch=launch, attempt=attempt, created_at=row.created_at if row else now, started_at=now,
@@ -200,6 +207,12 @@ def _num_devices(spec: RunSpec, asked: int | None) -> int:
             f"asks for. Ask for a multiple of {processes}."
         )
     return asked
+
+
+def _continues(row: JobRow) -> bool:
+    if row.state == RunStatus.OUT_OF_MEMORY:
+        return micro_batches.halved(row) is not None
+    return row.state in CONTINUED
 
 
 def _require_named(db: sqlite3.Connection, approval: approvals.Approval, request: _Request) -> None:
@@ -240,6 +253,8 @@ def _record_start(db: sqlite3.Connection, row: JobRow) -> None:
         "devices": list(row.launch.devices),
         "time_limit_s": row.launch.time_limit_s,
     }
+    if row.launch.micro_batch_size is not None:
+        detail["micro_batch_size"] = row.launch.micro_batch_size
     events.insert(db, row.study, "job_started", trial=row.trial, job=row.key, data=detail)
     audit.append(db, "job.started", {"job": row.key, "study": row.study, "spec": row.spec.digest(), **detail})
 

@@ -22,7 +22,7 @@ from nightsmith.model.files import weights_digest
 from nightsmith.model.health import Recent, worst
 from nightsmith.model.load import load, load_weights
 from nightsmith.model.presets import BOS
-from nightsmith.model.router import routers
+from nightsmith.model.router import routers, set_micro_batches
 from nightsmith.model.small4 import build
 from nightsmith.trainer import checkpoint
 from nightsmith.trainer.attempt import Attempt, Ended
@@ -71,6 +71,8 @@ class Pretraining:
         if found is not None:
             load_weights(model, found)
         self.model: Any = self._mesh.shard(model.to(self._device))
+        whole = spec.architecture.batch_size
+        set_micro_batches(self.model, whole // (attempt.micro_batch_size or whole))
         self._arithmetic = arithmetic.choose(self.model, self._device, spec.precision)
         attempt.journal.write("arithmetic", **vars(self._arithmetic))
         self._parts, self._routers = parts_of(self.model), list(routers(self.model))
@@ -133,11 +135,8 @@ class Pretraining:
         """
         started, step, spec = time.perf_counter(), self._state.step, self._spec
         batch_BL = self._mesh.rows(torch.from_numpy(self._windows.batch(step))).to(self._device)
-        with self._arithmetic.autocast():
-            rows_loss = next_token_loss(self.model, batch_BL, separate_documents=spec.separate_documents)
-        rows_loss.backward()
         loss, norm, (ends, saves) = self._mesh.agree(
-            rows_loss.detach(),
+            self._backward(batch_BL),
             self._norm(),
             self._attempt.ending() is not None,
             self._mesh.is_first and time.monotonic() >= self._save_at,
@@ -162,6 +161,19 @@ class Pretraining:
     def _norm(self) -> Tensor:
         self._mesh.share_gradients(self._parts)
         return self._mesh.total_norm(self._parts)
+
+    def _backward(self, batch_BL: Tensor) -> Tensor:
+        """Add up the gradients of the mean loss, one micro-batch after the other. Returns that loss."""
+        parts = batch_BL.split(self._attempt.micro_batch_size or len(batch_BL))
+        losses: list[Tensor] = []
+        for part_BL in parts:
+            with self._arithmetic.autocast():
+                loss = next_token_loss(self.model, part_BL, separate_documents=self._spec.separate_documents)
+            if len(parts) > 1:
+                loss = loss / len(parts)
+            loss.backward()
+            losses.append(loss.detach())
+        return sum(losses[1:], losses[0])
 
     def _note_progress(self) -> None:
         facts, state = self._attempt.facts, self._state

@@ -136,6 +136,9 @@ class LaunchSpec(Contract):
     """Processes per machine that train; more than one are started by the worker through torchrun."""
     devices: tuple[str, ...] = ()
     """Leased devices, `cpu:0` (one thread) or `cuda:0`."""
+    micro_batch_size: int | None = Field(default=None, gt=0)
+    """Rows of a batch that are in memory at once, gradients of the parts added up; null: whole batches. Set where an
+    earlier start ran out of memory."""
     time_limit_s: float = Field(gt=0)
     """Seconds after which the job ends itself, agent or no agent."""
     workdir: str

@@ -136,7 +136,7 @@ def _train(attempt: Attempt, spec: PostTraining, method: Method, final: Path) ->
     found = _newest(attempt.run_dir)
     model = _model(attempt, spec, method, found)
     progress = Progress.read(found) if found else Progress(_initial_digest(model, spec), metrics=rows.metrics())
-    shared = settings(spec, attempt.run_dir, device.type)
+    shared = settings(spec, attempt.run_dir, device.type, attempt.micro_batch_size)
     trainer = _built(method, Job(attempt, spec, model, tokenizer, rows, shared, resumed=found is not None))
     watch = Watch(attempt, spec, progress, series=method.series, boundary=method.boundary(spec))
     trainer.add_callback(watch)
@@ -164,12 +164,14 @@ def _model(attempt: Attempt, spec: PostTraining, method: Method, found: Path | N
     return model
 
 
-def settings(spec: PostTraining, run_dir: Path, device: str) -> dict[str, Any]:
+def settings(spec: PostTraining, run_dir: Path, device: str, micro_batch_size: int | None = None) -> dict[str, Any]:
     """TRL's settings: nothing is reported anywhere, nothing is saved but what `Watch` asks for."""
+    in_memory = micro_batch_size or spec.batch_size
     return {
         "output_dir": str(run_dir / STEPS),
         "max_steps": spec.num_steps,
-        "per_device_train_batch_size": spec.batch_size,
+        "per_device_train_batch_size": in_memory,
+        "gradient_accumulation_steps": spec.batch_size // in_memory,
         "learning_rate": spec.learning_rate,
         "lr_scheduler_type": SCHEDULERS[spec.schedule],
         "warmup_steps": round(spec.warmup_share * spec.num_steps),

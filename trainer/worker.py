@@ -45,6 +45,10 @@ KILL_AFTER_S = 20.0
 """Seconds after the time limit at which the kernel ends it, whatever it is stuck in."""
 BALLAST, BALLAST_BYTES = ".ballast", 65_536
 DISK_FULL_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+DISK_FULL_PHRASES = (
+    *(f"(os error {number})" for number in DISK_FULL_ERRORS), "pytorchstreamwriter failed writing", "unexpected pos",
+)  # fmt: skip
+"""What safetensors and `torch.save` say instead of raising OSError."""
 MEMORY_PHRASES = ("out of memory", "can't allocate memory")
 
 
@@ -79,7 +83,9 @@ class Worker:
         self._finishing = threading.Lock()
         self._ballast = run_dir / BALLAST
         journal = Journal(run_dir / JOURNAL, number)
-        self._attempt = Attempt(run_dir, self._launch.devices, journal, ending=self._ending)
+        self._attempt = Attempt(
+            run_dir, self._launch.devices, journal, ending=self._ending, micro_batch_size=self._launch.micro_batch_size
+        )
 
     def run(self) -> int:
         """Run to an exit record. Returns the process's exit status."""
@@ -195,10 +201,13 @@ def require_inputs(spec: RunSpec) -> None:
 def classify(error: Exception, log: str = runfolder.LOG) -> tuple[RunStatus, str]:
     """Status and reason of a failure that nobody expected; its traceback is in `log`."""
     text = f"{type(error).__name__}: {error}"
-    if isinstance(error, OSError) and error.errno in DISK_FULL_ERRORS:
+    said = str(error).lower()
+    is_known = isinstance(error, OSError) and error.errno in DISK_FULL_ERRORS
+    if is_known or any(phrase in said for phrase in DISK_FULL_PHRASES):
         return RunStatus.DISK_FULL, f"{text}. Free space and start it again: it goes on from its last checkpoint."
-    if isinstance(error, MemoryError) or any(phrase in str(error).lower() for phrase in MEMORY_PHRASES):
-        return RunStatus.OUT_OF_MEMORY, f"{text}. Use a smaller batch_size, seq_len or preset."
+    if isinstance(error, MemoryError) or any(phrase in said for phrase in MEMORY_PHRASES):
+        told = "Where a batch can be halved it is started again so; else use a smaller seq_len or preset."
+        return RunStatus.OUT_OF_MEMORY, f"{text}. {told}"
     return RunStatus.FAILED, f"{text}. The traceback is in {log}."
 
 

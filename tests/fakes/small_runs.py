@@ -160,11 +160,14 @@ def kill_after(zygote: Zygote, run_dir: Path, attempt: int, step: int, *, later_
     assert runfolder.read_end(run_dir, attempt) is None
 
 
-def prepare(run_dir: Path, spec: RunSpec, *, time_limit_s: float = 60, attempt: int = 1) -> Path:
+def prepare(
+    run_dir: Path, spec: RunSpec, *, time_limit_s: float = 60, attempt: int = 1, micro_batch_size: int | None = None
+) -> Path:
     """A run folder ready for its worker."""
     run_dir.mkdir(exist_ok=True)
     processes = plan_of(spec).world
     devices = tuple(f"cpu:{number}" for number in range(processes))
     launch = local.worker(run_dir, attempt, devices, time_limit_s, processes)
+    launch = launch.model_copy(update={"micro_batch_size": micro_batch_size})
     runfolder.prepare(run_dir, spec, launch, attempt)
     return run_dir

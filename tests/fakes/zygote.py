@@ -29,17 +29,23 @@ class Zygote:
         )
         self._ask({"wait": 0})
 
-    def start(self, run_dir: Path, attempt: int = 1, file_limit: int | None = None) -> int:
-        """Start a worker for an attempt; no file of it may grow beyond `file_limit` bytes. Returns its pid."""
-        return self._ask({"argv": [str(run_dir), "--attempt", str(attempt)], "file_limit": file_limit})
+    def start(
+        self, run_dir: Path, attempt: int = 1, file_limit: int | None = None, memory_limit: int | None = None
+    ) -> int:
+        """Start a worker for an attempt. Returns its pid.
+
+        No file of it may grow beyond `file_limit` bytes, its address space not by more than `memory_limit` bytes.
+        """
+        argv = [str(run_dir), "--attempt", str(attempt)]
+        return self._ask({"argv": argv, "file_limit": file_limit, "memory_limit": memory_limit})
 
     def wait(self, pid: int) -> int:
         """Wait for a worker's end. Returns its exit status, or the negative number of the signal that killed it."""
         return self._ask({"wait": pid})
 
-    def run(self, run_dir: Path, attempt: int = 1, file_limit: int | None = None) -> int:
+    def run(self, run_dir: Path, attempt: int = 1, **limits: int) -> int:
         """Start a worker and wait for its end."""
-        return self.wait(self.start(run_dir, attempt, file_limit))
+        return self.wait(self.start(run_dir, attempt, **limits))
 
     def close(self) -> None:
         """End the process that forks; workers go on."""
@@ -76,6 +82,10 @@ def _become_worker(main: Any, request: dict[str, Any]) -> None:
     os.dup2(log, 2)
     if request["file_limit"] is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_limit"], resource.RLIM_INFINITY))
+    if request["memory_limit"] is not None:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + request["memory_limit"]
+        resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
     status = 70
     try:
         status = main(request["argv"])

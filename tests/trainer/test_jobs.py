@@ -82,6 +82,13 @@ def claimed(ws: Workspace, key: str, attempt: int = 1) -> int:
     return claim.pid
 
 
+def end_as(ws: Workspace, key: str, attempt: int, status: RunStatus) -> None:
+    """Leave what the process of an attempt would have left."""
+    folder, digest = ws.run_dir(key), jobs.rows(ws, STUDY)[0].spec.digest()
+    assert runfolder.claim(folder, runfolder.Claim(attempt=attempt, pid=os.getpid(), pid_start=1))
+    runfolder.finish(folder, attempt, RunResult(key=key, spec_digest=digest, status=status))
+
+
 def starts(ws: Workspace, key: str) -> list[int]:
     """Attempts whose runner really began, in order."""
     lines = read_journal(ws.run_dir(key) / JOURNAL)
@@ -249,6 +256,38 @@ def test_a_result_that_was_changed_after_the_end_is_not_believed(ws, brief) -> N
     result = end_of(ws, key)
     assert result.status == RunStatus.FAILED
     assert "not the file that its exit record names" in result.reason
+
+
+def test_a_job_that_ran_out_of_memory_goes_on_with_half_the_micro_batch_until_there_is_no_half(
+    ws, brief, monkeypatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/true")
+    sizes = []
+    for attempt in (1, 2, 3):
+        key = start(ws, brief)
+        (row,) = jobs.rows(ws, STUDY)
+        assert row.attempt == attempt
+        sizes.append(row.launch.micro_batch_size)
+        end_as(ws, key, attempt, RunStatus.OUT_OF_MEMORY)
+        assert jobs.poll(ws, key).status == RunStatus.OUT_OF_MEMORY
+        assert jobs.may_go_on(ws, key) == (attempt < 3)
+    assert sizes == [None, 2, 1]
+    assert start(ws, brief) == key
+    assert jobs.num_starts(ws, key) == 3
+    told = [event.data.get("micro_batch_size") for event in events.read(ws, study=STUDY) if event.kind == "job_started"]
+    assert told == [None, 2, 1]
+    assert budget.balance(ws, STUDY).spent.trials == 1
+
+
+def test_micro_batches_stay_small_after_other_ends(ws, brief, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/true")
+    key = start(ws, brief)
+    end_as(ws, key, 1, RunStatus.OUT_OF_MEMORY)
+    start(ws, brief)
+    jobs.stop(ws, key)
+    start(ws, brief)
+    (row,) = jobs.rows(ws, STUDY)
+    assert (row.attempt, row.launch.micro_batch_size) == (3, 2)
 
 
 def test_an_unknown_job_is_named(ws) -> None:

@@ -129,6 +129,43 @@ def test_a_run_that_was_killed_twice_ends_with_equal_weights(trl, tmp_path, fami
     assert (resumed.num_tokens, resumed.evaluation.items_digest) == (calm.num_tokens, calm.evaluation.items_digest)
 
 
+@pytest.mark.parametrize("limit", [100_000, 300_000], ids=["weights", "optimizer"])
+def test_a_disk_that_is_full_at_a_checkpoint_is_named_and_the_last_good_one_stays(trl, tmp_path, model, limit) -> None:
+    spec = sft_spec(tmp_path, model, adaptation="full", num_steps=6, checkpoint_every_s=0.001, dev_suite=None)
+    run_dir = prepare(tmp_path / "run", spec)
+    kill_after(trl, run_dir, 1, 2)
+    assert trl.run(run_dir, attempt=2, file_limit=limit) == 1
+    result = end_of(run_dir, attempt=2)
+    assert (result.status, "Free space" in result.reason) == (RunStatus.DISK_FULL, True)
+    assert trl.run(run_dir, attempt=3) == 0
+    resumed = end_of(run_dir, attempt=3)
+    assert steps_of(run_dir)[-1]["attempt_tokens"] < resumed.num_tokens
+    assert resumed.num_steps == 6
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_before_anything_is_kept(trl, tmp_path, model) -> None:
+    tensors = load_file(model / WEIGHTS)
+    name = next(name for name in tensors if "down_proj" in name)
+    tensors[name][0, 0] = torch.nan
+    save_file(tensors, model / WEIGHTS, metadata={"format": "pt"})
+    run_dir = prepare(tmp_path / "run", sft_spec(tmp_path, model, num_steps=3, checkpoint_every_s=0.001))
+    assert trl.run(run_dir) == 1
+    result = end_of(run_dir)
+    assert (result.status, result.checkpoint) == (RunStatus.NOT_FINITE, None)
+    assert "Lower the learning rate" in result.reason
+    assert not list((run_dir / STEPS).glob("checkpoint-*"))
+
+
+@pytest.mark.parametrize("adaptation", ["full", "lora"])
+def test_micro_batches_take_the_steps_of_the_whole_batch(trl, tmp_path, model, adaptation) -> None:
+    spec = sft_spec(tmp_path, model, adaptation=adaptation, num_steps=5, precision="float32", dev_suite=None)
+    whole = trained(trl, tmp_path / "whole", spec)
+    assert trl.run(prepare(tmp_path / "parts", spec, micro_batch_size=2)) == 0
+    parts = end_of(tmp_path / "parts")
+    assert losses(tmp_path / "parts") == pytest.approx(losses(tmp_path / "whole"), rel=1e-4)
+    assert (parts.num_steps, parts.num_tokens) == (whole.num_steps, whole.num_tokens)
+
+
 def settings_of(folder: Path) -> dict[str, Any]:
     """A model's config but for the token that it pads with, which TRL takes from the tokenizer."""
     return {name: value for name, value in load(folder).config.to_diff_dict().items() if name != "pad_token_id"}

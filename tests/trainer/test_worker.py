@@ -188,6 +188,31 @@ def test_an_evaluation_job_scores_the_checkpoint_it_names_and_no_other(zygote, t
     assert "were changed" in end_of(other).reason
 
 
+def test_micro_batches_take_the_steps_of_the_whole_batch(zygote, tmp_path) -> None:
+    routing = {"balance_mode": "bias", "router_aux_loss_coef": 0.01}
+    spec = pretrain_spec(tmp_path, num_steps=20, precision="float32", **routing)
+    whole = prepare(tmp_path / "whole", spec)
+    parts = prepare(tmp_path / "parts", spec, micro_batch_size=1)
+    assert (zygote.run(whole), zygote.run(parts)) == (0, 0)
+    one, other = end_of(whole), end_of(parts)
+    assert (other.num_steps, other.num_tokens, other.spec_digest) == (one.num_steps, one.num_tokens, one.spec_digest)
+    assert other.metrics["train/loss"] == pytest.approx(one.metrics["train/loss"], rel=1e-3)
+
+
+@pytest.mark.slow
+def test_a_run_that_runs_out_of_memory_fits_in_micro_batches_with_the_same_loss(zygote, tmp_path) -> None:
+    large = TINY.model_copy(update={"batch_size": 1024})
+    spec = pretrain_spec(tmp_path, architecture=large, num_steps=1, precision="float32", dev_suite=None)
+    free, tight = prepare(tmp_path / "free", spec), prepare(tmp_path / "tight", spec)
+    limit = 700 * 2**20
+    assert (zygote.run(free), zygote.run(tight, memory_limit=limit)) == (0, 1)
+    assert end_of(tight).status == RunStatus.OUT_OF_MEMORY
+    prepare(tight, spec, attempt=2, micro_batch_size=64)
+    assert zygote.run(tight, attempt=2, memory_limit=limit) == 0
+    loss = end_of(free).metrics["train/loss"]
+    assert end_of(tight, attempt=2).metrics["train/loss"] == pytest.approx(loss, rel=1e-5)
+
+
 def test_exhausted_memory_is_told_from_other_failures() -> None:
     with pytest.raises(RuntimeError) as refused:
         torch.empty(2**55)
