@@ -46,7 +46,9 @@ class Part:
         """A gradient where its parameter is: tensor parallelism leaves some whole, or as terms of a sum."""
         assert isinstance(grad, DTensor)
         assert isinstance(self.whole, DTensor)
-        return local(grad.redistribute(self.whole.device_mesh, self.whole.placements))
+        if grad.placements != self.whole.placements:
+            grad = grad.redistribute(self.whole.device_mesh, self.whole.placements)
+        return local(grad)
 
     def gather(self, value: Tensor) -> Tensor:
         """A tensor shaped like the part, e.g. an optimizer's state, as one for the whole. Called on every rank."""

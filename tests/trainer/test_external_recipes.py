@@ -158,6 +158,8 @@ def test_what_does_not_fit_is_refused_with_what_would():
         recipe("axolotl", 8, batch_size=70)
     with pytest.raises(DoesNotFit, match="micro_batch 5 does not divide"):
         recipe("axolotl", 8, micro_batch=5)
+    with pytest.raises(DoesNotFit, match="dp is for training from scratch"):
+        recipe("axolotl", 8, parallel=ParallelPlan(dp=8))
     with pytest.raises(DoesNotFit, match="expert parallelism: backend 'automodel'"):
         recipe("axolotl", 8, parallel=ParallelPlan(fsdp=8, ep=8))
     with pytest.raises(DoesNotFit, match="4 GPUs, and the run gets 8"):

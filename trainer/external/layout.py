@@ -129,7 +129,8 @@ def _named(plan: ParallelPlan, shape: ModelShape, work: Workload, site: Site, wh
             f"parallel is {_words(plan)}: {plan.world} GPUs, and the run gets {site.gpus}. Give it {plan.world}, or "
             "leave parallel out."
         )
-    if reason := why(plan) or why_not(shape, plan):
+    replicated = "dp is for training from scratch; fsdp splits a batch here" if plan.dp > 1 else None
+    if reason := replicated or why(plan) or why_not(shape, plan):
         raise DoesNotFit(f"parallel is {_words(plan)}: {reason}. Change it, or leave parallel out.")
     if lacking := refusals(shape, work, site.device, plan=plan):
         raise DoesNotFit(f"parallel is {_words(plan)}. {lacking[0].text}")
