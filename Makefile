@@ -12,7 +12,7 @@ GOAL_SFT ?= Fine-tune SmolLM2-135M-Instruct with LoRA on reasoning-gym:word_sequ
   until exact match on held-out problems is at least 0.4; at most 2 trials and 10 minutes.
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-sft test test-slow test-surfaces check format bench schemas clean
+.PHONY: help install demo demo-sft test test-slow test-surfaces test-slurm check format bench schemas clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -33,13 +33,16 @@ demo-sft: install ## Fine-tune SmolLM2 with LoRA until held-out answers are righ
 	$(BIN)/nightsmith run "$(GOAL_SFT)" --yes
 
 test: install ## The default tests: at most 6 minutes on 2 cores
-	$(PYTEST) -m "not slow and not browser and not tmux"
+	$(PYTEST) -m "not slow and not browser and not tmux and not slurm"
 
 test-slow: install ## The longer tests: whole studies that are killed, interrupted, stopped
-	$(PYTEST) -m "slow and not browser and not tmux"
+	$(PYTEST) -m "slow and not browser and not tmux and not slurm"
 
 test-surfaces: install ## Tests in a real browser and a real terminal (Debian: apt install chromium tmux)
 	$(PYTEST) -m "browser or tmux"
+
+test-slurm: install ## Jobs on a real Slurm on loopback (Debian: apt install slurm-wlm munge)
+	$(BIN)/python -m pytest -m slurm tests/trainer
 
 check: install ## What CI checks: ruff, pyright, import-linter
 	$(BIN)/ruff check .

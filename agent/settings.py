@@ -11,6 +11,7 @@ from nightsmith.record import settings_file
 from nightsmith.record.budget import Budget
 from nightsmith.record.digest import Contract
 from nightsmith.record.errors import NightsmithError
+from nightsmith.trainer.launch.site import LauncherName, SlurmSite
 
 
 class PlannerSettings(Contract):
@@ -39,6 +40,10 @@ class Settings(Contract):
     """Devices that no job is given, such as the GPUs that the planner's server runs on; `record.leases` reads it."""
     warm_idle_s: float = Field(default=600, ge=0)
     """Idle seconds after which the process that forks jobs leaves; 0: jobs start cold; `launch.warm` reads it."""
+    launcher: LauncherName = "local"
+    """Where jobs run: `local` is this machine, `slurm` the cluster of the table [slurm]; `launch.site` reads both."""
+    slurm: SlurmSite | None = None
+    """What jobs on the cluster are submitted with."""
 
     def backend(self) -> ChatBackend:
         """Client of the planner. Raises NightsmithError for a remote URL that is not allowed."""
@@ -49,7 +54,8 @@ class Settings(Contract):
         return ChatBackend(url=url, model=self.planner.model, token=os.environ.get(self.planner.token_env))
 
 
-_PLAIN = tuple(name for name in Settings.model_fields if name not in ("planner", "budget"))
+_PLAIN = tuple(name for name in Settings.model_fields if name not in ("planner", "budget", "slurm"))
+_SLURM = tuple(name for name in SlurmSite.model_fields if name != "kind")
 
 
 def load_settings(start: Path | None = None) -> Settings:
@@ -63,7 +69,7 @@ def load_settings(start: Path | None = None) -> Settings:
         raise NightsmithError(
             f"Settings ({path or 'NIGHTSMITH_* variables'}): {problems}. "
             f"Allowed: [planner] {', '.join(PlannerSettings.model_fields)}; {', '.join(_PLAIN)}; "
-            f"[budget] {', '.join(Budget.model_fields)}."
+            f"[slurm] {', '.join(_SLURM)}; [budget] {', '.join(Budget.model_fields)}."
         ) from None
 
 

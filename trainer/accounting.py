@@ -20,10 +20,15 @@ def reservation(spec: RunSpec, role: Role, *, time_limit_s: float, num_devices: 
 
 
 def spent(row: JobRow) -> Amount:
-    """What the newest attempt of a job used: from its intent to the last line of its journal, whoever ended it."""
+    """What the newest attempt of a job used: from its intent to the last line of its journal, whoever ended it.
+
+    On a cluster from the first line: it held nothing while it was in a queue.
+    """
     journal = Path(row.launch.workdir) / JOURNAL
     lines = [line for line in read_journal(journal) if line.get("attempt") == row.attempt]
-    wall_s = (datetime.fromisoformat(lines[-1]["at"]) - row.started_at).total_seconds() if lines else 0.0
+    at = [datetime.fromisoformat(line["at"]) for line in lines]
+    queued = row.launch.site.kind != "local"
+    wall_s = (at[-1] - (at[0] if queued else row.started_at)).total_seconds() if at else 0.0
     tokens = max((float(line["attempt_tokens"]) for line in lines if "attempt_tokens" in line), default=0.0)
     devices = row.launch.devices
     kind = devices[0].partition(":")[0] if devices else "cpu"

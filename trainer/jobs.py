@@ -5,11 +5,9 @@ in between, `start` may be called again: the process that links `claim-N.json` f
 leaves. Torch-free.
 """
 
-import os
 import signal
 import sqlite3
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -25,7 +23,8 @@ from nightsmith.trainer import jobrows, micro_batches, runfolder, settlement
 from nightsmith.trainer.accounting import reservation
 from nightsmith.trainer.jobrows import STARTED, JobRow, Role, rows
 from nightsmith.trainer.journal import JOURNAL, read_tail
-from nightsmith.trainer.launch import local
+from nightsmith.trainer.launch import local, site
+from nightsmith.trainer.launch.launchers import launcher_of
 from nightsmith.trainer.sizing import TooLarge, plan_of, require_room
 from nightsmith.trainer.spec import RunResult, RunSpec, RunStatus
 
@@ -33,7 +32,8 @@ __all__ = ["JobRow", "Progress", "Role", "may_go_on", "num_starts", "poll", "pro
 
 CONTINUED = frozenset({RunStatus.KILLED, RunStatus.HUNG, RunStatus.STOPPED, RunStatus.DISK_FULL})
 """Ends after which the same job may be started again and goes on from its last checkpoint."""
-KILL_WAIT_S = 5.0
+KILL_WAIT_S = 60.0
+"""Seconds that a job may take to be gone once it is ended; a cluster's nodes are asked, and clean up."""
 POLL_S = 0.05
 
 
@@ -71,6 +71,7 @@ class _Request:
     time_limit_s: float
     num_devices: int
     device_kind: DeviceKind
+    site: site.LocalSite | site.SlurmSite
 
 
 def start(
@@ -93,16 +94,16 @@ def start(
     for each.
 
     Raises:
-        NightsmithError: the devices cannot be shared out evenly.
+        NightsmithError: the devices cannot be shared out evenly, or the settings name no launcher that takes the job.
         TooLarge, NotApproved, BudgetSpent, NoDevice: refused; the audit and the study's events say so.
     """
     key = jobrows.key_of(study, step, spec)
-    number = _num_devices(spec, num_devices)
-    request = _Request(key, study, step, trial, role, spec, time_limit_s, number, device_kind)
+    number, where = _num_devices(spec, num_devices), site.chosen(time_limit_s)
+    request = _Request(key, study, step, trial, role, spec, time_limit_s, number, device_kind, where)
     known = _settled(ws, key)
     leases.devices()  # asks nvidia-smi once a process: not inside the transaction
     try:
-        if known is None or known.state in CONTINUED:
+        if where.kind == "local" and (known is None or known.state in CONTINUED):
             require_room(spec, ws.root, device_kind)
         with ws.write() as db:
             row = _intend(db, request, ws.run_dir(key))
@@ -119,7 +120,6 @@ def poll(ws: Workspace, key: str) -> RunResult | None:
 
     Raises NightsmithError where there is no such job.
     """
-    local.reap()
     row = jobrows.get(ws, key)
     if row.state == STARTED and (result := settlement.find_end(row)) is not None:
         settlement.settle(ws, row, result)
@@ -133,16 +133,15 @@ def stop(ws: Workspace, key: str, *, grace_s: float = 30.0) -> RunResult | None:
     Raises NightsmithError where there is no such job.
     """
     row = jobrows.get(ws, key)
-    folder = Path(row.launch.workdir)
+    folder, cancel = Path(row.launch.workdir), launcher_of(row.launch).cancel
     if row.state != STARTED:
         return row.result
-    if (
-        not runfolder.claim(folder, runfolder.void(row.attempt))
-        and (claim := runfolder.read_claim(folder, row.attempt)) is not None
-    ):
+    if runfolder.claim(folder, runfolder.void(row.attempt)):
+        cancel(row.launch, row.attempt, None, signal.SIGKILL)
+    elif (claim := runfolder.read_claim(folder, row.attempt)) is not None:
         for number, wait_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, KILL_WAIT_S)):
-            _signal(claim, number)
-            if _wait_unlocked(folder, wait_s):
+            cancel(row.launch, row.attempt, claim, number)
+            if _wait_gone(row, claim, wait_s):
                 break
     return poll(ws, key)
 
@@ -190,7 +189,8 @@ def _intend(db: sqlite3.Connection, request: _Request, folder: Path) -> JobRow:
     launch = launch.model_copy(update={"micro_batch_size": micro_batches.for_next_start(row)})
     intended = JobRow(
         key=request.key, study=request.study, step=request.step, trial=request.trial, role=request.role,
-        spec=request.spec, launch=launch, attempt=attempt, created_at=row.created_at if row else now, started_at=now,
+        spec=request.spec, launch=launch.model_copy(update={"site": request.site}), attempt=attempt,
+        created_at=row.created_at if row else now, started_at=now,
     )  # fmt: skip
     jobrows.put(db, intended)
     _record_start(db, intended)
@@ -227,12 +227,13 @@ def _require_named(db: sqlite3.Connection, approval: approvals.Approval, request
 
 
 def _spawn(row: JobRow) -> None:
-    """Bring up a process for the attempt unless one has claimed it. Two processes do no harm: one of them leaves."""
+    """Bring up a process for the attempt unless one has claimed it: `base.Launcher.launch` may be called again."""
     folder = Path(row.launch.workdir)
     if runfolder.read_claim(folder, row.attempt) is not None:
         return
     runfolder.prepare(folder, row.spec, row.launch, row.attempt)
-    local.launch(row.launch)
+    handle = launcher_of(row.launch).launch(row.launch, row.attempt)
+    runfolder.write_atomic(folder / f"launched-{row.attempt}.json", handle.model_dump_json())
 
 
 def _settled(ws: Workspace, key: str) -> JobRow | None:
@@ -251,6 +252,7 @@ def _record_start(db: sqlite3.Connection, row: JobRow) -> None:
         "role": row.role,
         "attempt": row.attempt,
         "devices": list(row.launch.devices),
+        "launcher": row.launch.site.kind,
         "time_limit_s": row.launch.time_limit_s,
     }
     if row.launch.micro_batch_size is not None:
@@ -270,20 +272,9 @@ def _record_refusal(ws: Workspace, request: _Request, refusal: Refused) -> None:
         audit.append(db, "job.refused", {"job": request.key, "study": request.study, **detail})
 
 
-def _signal(claim: runfolder.Claim, number: signal.Signals) -> None:
-    """Signal the process group of a claim, if that very process still lives."""
-    if runfolder.process_start(claim.pid) != claim.pid_start:
-        return
-    with suppress(ProcessLookupError):
-        if os.getpgid(claim.pid) == claim.pid:
-            os.killpg(claim.pid, number)
-        else:  # started by hand, inside a group that is not its own
-            os.kill(claim.pid, number)
-
-
-def _wait_unlocked(folder: Path, seconds: float) -> bool:
+def _wait_gone(row: JobRow, claim: runfolder.Claim, seconds: float) -> bool:
     until = time.monotonic() + seconds
-    while runfolder.is_locked(folder):
+    while settlement.gone_of(row, claim) is None:
         if time.monotonic() >= until:
             return False
         time.sleep(POLL_S)

@@ -63,8 +63,8 @@ def _share(launch: LaunchSpec, number: int) -> tuple[str, ...]:
     """This rank's own devices; other accelerators are hidden from it."""
     each = len(launch.devices) // launch.processes
     devices = launch.devices[number * each : (number + 1) * each]
-    indices = [device.partition(":")[2] for device in devices if device.startswith("cuda")]
-    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(indices)
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")  # the job's: as leased, or as Slurm numbers them
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(shown[number * each : (number + 1) * each])
     return devices
 
 

@@ -1,6 +1,7 @@
 """The files of a run folder through which a job and its controllers agree. Torch-free.
 
 spec.json     what is run: written by the starter
+launched-N.json  what the launcher calls attempt N: for people
 launch.json   how the newest attempt is started: written by the starter
 lock          held (flock) by the process that runs the job, as long as it lives
 claim-N.json  attempt N was taken by this process; created once, never changed: no attempt runs twice
@@ -36,6 +37,8 @@ class Claim(Contract):
     """Process id; 0: a controller declared the attempt void before any process took it."""
     pid_start: int = Field(ge=0)
     """Start time of that process in clock ticks since boot: tells it from a later one with the same id."""
+    host: str = ""
+    """Machine that it runs on: process ids are of one machine. Empty: as old claims are, this one."""
 
 
 class ExitRecord(Contract):
@@ -140,6 +143,21 @@ def read_end(run_dir: Path, attempt: int) -> RunResult | None:
         if sha256(text) == record.result_digest:
             return RunResult.model_validate_json(text)
     raise Damaged(f"{run_dir / RESULT} is not the file that its exit record names. Start the job under another step.")
+
+
+def has_ended(run_dir: Path, attempt: int) -> bool:
+    """Whether an attempt has left its exit record."""
+    try:
+        return ExitRecord.model_validate_json((run_dir / EXIT).read_bytes()).attempt == attempt
+    except FileNotFoundError:
+        return False
+
+
+def see_afresh(run_dir: Path) -> None:
+    """Have a network file system show what another machine wrote: changing a folder ends what is cached of it."""
+    aside = run_dir / f".fresh.{_writer()}.tmp"
+    aside.touch()
+    aside.unlink()
 
 
 def process_start(pid: int) -> int | None:

@@ -9,33 +9,34 @@ from nightsmith.record.workspace import Workspace
 from nightsmith.trainer import jobrows, runfolder
 from nightsmith.trainer.accounting import spent
 from nightsmith.trainer.jobrows import JobRow
+from nightsmith.trainer.launch.base import Gone
+from nightsmith.trainer.launch.launchers import launcher_of
 from nightsmith.trainer.spec import RunResult, RunStatus
-
-CLAIM_WITHIN_S = 30.0
-"""A started attempt that no process has claimed by then is declared void."""
 
 
 def find_end(row: JobRow) -> RunResult | None:
     """How the newest attempt ended; None while it runs or comes up.
 
-    The lock is probed before the exit record is read: a process that frees it has written its record before.
+    The launcher is asked before the exit record is read: a process that is gone has written its record before.
     """
     folder = Path(row.launch.workdir)
     claim = runfolder.read_claim(folder, row.attempt)
-    if claim is None:
-        waited_s = (utc_now() - row.started_at).total_seconds()
-        if waited_s < CLAIM_WITHIN_S or not runfolder.claim(folder, runfolder.void(row.attempt)):
-            return None
-        return _without_record(row, f"No process took it within {CLAIM_WITHIN_S:g} s.")
-    if claim.pid == 0:
-        return _without_record(row, "It was stopped before a process took it.")
-    if runfolder.is_locked(folder):
+    if claim is not None and claim.pid == 0:
+        return _without_record(row, Gone(RunStatus.KILLED, "It was stopped before a process took it."))
+    gone = gone_of(row, claim)
+    if gone is None or (claim is None and not runfolder.claim(folder, runfolder.void(row.attempt))):
         return None
     try:
         ended = runfolder.read_end(folder, row.attempt)
     except Damaged as damage:
         return _result(row, RunStatus.FAILED, str(damage))
-    return ended or _without_record(row, "The process vanished without an exit record.")
+    return ended or _without_record(row, gone)
+
+
+def gone_of(row: JobRow, claim: runfolder.Claim | None) -> Gone | None:
+    """What the launcher of the newest attempt says of it: whether nobody runs it any more."""
+    waited_s = (utc_now() - row.started_at).total_seconds()
+    return launcher_of(row.launch).gone(row.launch, row.attempt, claim, waited_s)
 
 
 def settle(ws: Workspace, row: JobRow, result: RunResult) -> None:
@@ -57,12 +58,11 @@ def settle(ws: Workspace, row: JobRow, result: RunResult) -> None:
         events.insert(db, row.study, "job_finished", trial=row.trial, job=row.key, data=detail)
 
 
-def _without_record(row: JobRow, why: str) -> RunResult:
+def _without_record(row: JobRow, gone: Gone) -> RunResult:
     """The result of an attempt that left none, written into its folder as that attempt's."""
     folder = Path(row.launch.workdir)
-    result = _result(
-        row, RunStatus.KILLED, f"{why} Its output is in {folder / runfolder.LOG}; started again, it goes on."
-    )
+    goes_on = "; started again, it goes on" if gone.status == RunStatus.KILLED else ""
+    result = _result(row, gone.status, f"{gone.why} Its output is in {folder / runfolder.LOG}{goes_on}.")
     runfolder.finish(folder, row.attempt, result)
     return result
 

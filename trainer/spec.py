@@ -13,6 +13,7 @@ from nightsmith.model.capacity.sharding import ParallelPlan, plans, why_not
 from nightsmith.model.presets import Architecture, BalanceMode, balance_mode
 from nightsmith.record.digest import Contract
 from nightsmith.trainer.grpo_spec import GrpoSpec
+from nightsmith.trainer.launch.site import LocalSite, Site
 from nightsmith.trainer.post_training import DpoSpec, ModelRef, PostTraining, RewardSpec, SftSpec
 
 __all__ = [
@@ -143,6 +144,8 @@ class LaunchSpec(Contract):
     """Seconds after which the job ends itself, agent or no agent."""
     workdir: str
     """Folder the processes start in: the run folder."""
+    site: Site = LocalSite()
+    """Where they run, and with it the launcher that starts them and is asked what became of them."""
 
 
 class RunStatus(StrEnum):

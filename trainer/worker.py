@@ -11,6 +11,7 @@ import importlib
 import os
 import resource
 import signal
+import socket
 import sys
 import threading
 import time
@@ -63,7 +64,10 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.update(OFFLINE)
     run_dir: Path = args.run_dir.resolve()
     claimed = runfolder.Claim(
-        attempt=args.attempt, pid=os.getpid(), pid_start=runfolder.process_start(os.getpid()) or 0
+        attempt=args.attempt,
+        pid=os.getpid(),
+        pid_start=runfolder.process_start(os.getpid()) or 0,
+        host=socket.gethostname(),
     )
     if runfolder.take_lock(run_dir, LOCK_WAIT_S) is None or not runfolder.claim(run_dir, claimed):
         return TAKEN

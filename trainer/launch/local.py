@@ -1,14 +1,19 @@
 """The local launcher: processes on this machine, in a session of their own, so that they outlive their starter."""
 
+import os
+import signal
+import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from nightsmith.record.errors import NightsmithError
 from nightsmith.record.offline import child_environment
 from nightsmith.trainer.launch import warm
-from nightsmith.trainer.runfolder import LOG
-from nightsmith.trainer.spec import LaunchSpec
+from nightsmith.trainer.launch.base import CLAIM_WITHIN_S, Gone, Handle
+from nightsmith.trainer.runfolder import LOG, Claim, is_locked, process_start
+from nightsmith.trainer.spec import LaunchSpec, RunStatus
 
 _children: list[subprocess.Popen[bytes]] = []
 
@@ -36,11 +41,11 @@ def worker(folder: Path, attempt: int, devices: tuple[str, ...], time_limit_s: f
     )
 
 
-def launch(spec: LaunchSpec) -> int:
-    """Start the worker of a LaunchSpec, forked warm where that is possible. Returns its process id.
+def launch(spec: LaunchSpec, attempt: int) -> Handle:  # noqa: ARG001
+    """Start the worker of a LaunchSpec, forked warm where that is possible: `base.Launcher`.
 
-    Its output goes to `log.txt` in its folder. Where several processes train, the worker starts them, once it has
-    claimed the attempt.
+    Where several processes train, the worker starts them, once it has claimed the attempt. Of two workers of one
+    attempt, one leaves.
 
     Raises:
         NightsmithError: it asks for several machines, or cannot be started.
@@ -54,7 +59,7 @@ def launch(spec: LaunchSpec) -> int:
     try:
         with (folder / LOG).open("ab") as log:
             if (forked := warm.fork(spec, log)) is not None:
-                return forked
+                return Handle(launcher="local", id=str(forked))
             child = subprocess.Popen(
                 spec.argv,
                 cwd=folder,
@@ -67,7 +72,33 @@ def launch(spec: LaunchSpec) -> int:
     except OSError as error:
         raise NightsmithError(f"{spec.argv[0]} cannot be started in {folder}: {error}.") from error
     _children.append(child)
-    return child.pid
+    return Handle(launcher="local", id=str(child.pid))
+
+
+def gone(spec: LaunchSpec, attempt: int, claim: Claim | None, waited_s: float) -> Gone | None:  # noqa: ARG001
+    """By the lock, which the kernel frees when the process dies: `base.Launcher`."""
+    reap()
+    if claim is None:
+        late = waited_s >= CLAIM_WITHIN_S
+        return Gone(RunStatus.KILLED, f"No process took it within {CLAIM_WITHIN_S:g} s.") if late else None
+    if is_locked(Path(spec.workdir)):
+        return None
+    return Gone(RunStatus.KILLED, "The process vanished without an exit record.")
+
+
+def cancel(spec: LaunchSpec, attempt: int, claim: Claim | None, number: signal.Signals) -> None:  # noqa: ARG001
+    """By a signal to the claim's process group, if that very process still lives: `base.Launcher`."""
+    if claim is None:
+        return
+    if claim.host not in ("", socket.gethostname()):
+        raise NightsmithError(f"The job runs on {claim.host}, where this machine cannot end it. Stop it there.")
+    if process_start(claim.pid) != claim.pid_start:
+        return
+    with suppress(ProcessLookupError):
+        if os.getpgid(claim.pid) == claim.pid:
+            os.killpg(claim.pid, number)
+        else:  # started by hand, inside a group that is not its own
+            os.kill(claim.pid, number)
 
 
 def reap() -> None:
