@@ -67,7 +67,7 @@ class Bubblewrap:
 
 def _mounts(spec: SandboxSpec) -> Iterator[str]:
     """An empty read-only root, and in it, outer folders first, what can be seen."""
-    places = {path: ("--ro-bind", os.path.realpath(path), path) for path in readable(spec)}
+    places = {path: _shown(path, readable(spec)) for path in readable(spec)}
     places |= {path: ("--size", "4096", "--perms", "0555", "--tmpfs", path) for path in hidden(spec)}
     places |= {path: ("--bind", path, path) for path in spec.read_write}
     places |= {"/tmp": ("--size", str(spec.limits.tmp_bytes), "--perms", "1777", "--tmpfs", "/tmp")}
@@ -78,6 +78,13 @@ def _mounts(spec: SandboxSpec) -> Iterator[str]:
     for device in _DEVICES:
         yield from ("--dev-bind", device, device)
     yield from ("--remount-ro", "/")
+
+
+def _shown(path: str, shown: tuple[str, ...]) -> tuple[str, str, str]:
+    """A path at its own place. A link into another one stays a link, so that what is hidden there is hidden here."""
+    real = os.path.realpath(path)
+    is_alias = real != path and any(Path(real).is_relative_to(other) for other in shown if other != path)
+    return ("--symlink" if is_alias else "--ro-bind", real, path)
 
 
 def _unused_user(folders: tuple[str, ...]) -> int:

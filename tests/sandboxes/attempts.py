@@ -74,6 +74,9 @@ READ = {
     "the judge by import": "sys.path.insert(0, w.sources); sys.path.append(w.packages); import nightsmith.evals.types as t; return t.__name__",
     "packages that were not chosen": "return text(w.packages + '/pydantic/__init__.py')",
     "packages by import": "sys.path.append(w.packages); import pydantic; return pydantic.__version__",
+    "packages of the system by another name": """
+        return first(*[lambda p=p: text(p) or True for path in w.hidden for p in (path, path.replace("/usr/lib", "/lib"))])
+    """,
     "users and their passwords": "return first(lambda: text('/etc/shadow'), lambda: text('/etc/passwd'))",
     "a fold by dots": "return text('/usr/lib/../..' + w.fold)",
     "a fold from the working folder": "os.chdir(w.workspace); return text('sealed/fold.parquet')",

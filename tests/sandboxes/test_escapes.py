@@ -84,6 +84,7 @@ def test_the_sandbox_dies_with_the_process_that_started_it(sandbox: Sandbox):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_without_a_sandbox_the_attempts_succeed(tmp_path: Path):
     spec = SPEC.model_copy(update={"env": {"TMPDIR": str(tmp_path)}})
     held = [name for number, name in enumerate(attempts.HARMLESS) if not _succeeds(name, spec, tmp_path / str(number))]
@@ -104,6 +105,7 @@ def _is_daemon(process: psutil.Process) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 @pytest.mark.skipif(os.geteuid() != 0, reason="the tests above are an ordinary user's already")
 def test_an_ordinary_user_gets_no_further():
     """Attempts of `nobody`, with a copy of what they need, since nobody cannot read root's folders."""
@@ -116,7 +118,7 @@ def test_an_ordinary_user_gets_no_further():
         done = subprocess.run(
             [python, "-B", str(folder / "as_user.py"), str(folder)],
             user=NOBODY, group=NOBODY, extra_groups=[], env={"PATH": os.environ["PATH"], "PYTHONPATH": str(folder)},
-            cwd=folder, capture_output=True, text=True, timeout=100, check=False,
+            cwd=folder, capture_output=True, text=True, timeout=300, check=False,
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)

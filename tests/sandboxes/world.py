@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import nightsmith
+from nightsmith.sandboxes.runtime import package_folders
 
 SECRET = "sealed-fold-5f1c9a"
 _SOURCES = Path(nightsmith.__file__).parent / "evals"
@@ -46,6 +47,7 @@ class World:
             "judge": str(_SOURCES / "judge.py"),
             "sources": str(_SOURCES.parent.parent),
             "packages": str(Path(sys.modules["pydantic"].__file__ or "").parents[1]),
+            "hidden": _packaged(),
             "victim": self.victim.pid,
             "parent": os.getpid(),
             "inherited": self.inherited,
@@ -153,6 +155,12 @@ def _is_device(path: Path) -> bool:
         kind = path.stat().st_mode
         return (stat.S_ISCHR(kind) or stat.S_ISBLK(kind)) and path.name not in ("null", "zero", "random", "urandom")
     return False
+
+
+def _packaged() -> list[str]:
+    """One file of each folder of packages beside Python."""
+    files = (next((path for path in Path(folder).rglob("*.*") if path.is_file()), None) for folder in package_folders())
+    return [str(path) for path in files if path is not None]
 
 
 def _disk() -> list[int]:
