@@ -327,3 +327,66 @@ def test_starters_and_settlers_killed_at_any_line_leave_one_start_and_one_settle
     finished = [event.job for event in events.read(ws, study=wide) if event.kind == "job_finished"]
     assert len(finished) == len(set(finished)) >= len(moments) + 1
     assert audit.verify(ws) is None
+
+
+def voided(ws: Workspace, spec: PretrainSpec, step: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A job whose first attempt no process took, and none ever will."""
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "executable", "/bin/true")
+        key = start(ws, spec, step=step, role="confirmation")
+    jobs.stop(ws, key)
+    return key
+
+
+@pytest.mark.slow
+def test_those_who_start_a_job_again_killed_at_any_line_leave_one_second_attempt(ws, brief, monkeypatch) -> None:
+    counted = voided(ws, brief, "counted", monkeypatch)
+    lines = count_lines(lambda: start(ws, brief, step="counted", role="confirmation"))
+    end_of(ws, counted)
+    for share in range(6):
+        step = f"moment-{share}"
+        key = voided(ws, brief, step, monkeypatch)
+        assert killed_at(
+            1 + round((lines - 2) * share / 5), lambda step=step: start(ws, brief, step=step, role="confirmation")
+        )
+        assert start(ws, brief, step=step, role="confirmation") == key
+        assert end_of(ws, key).status == RunStatus.FAILED
+        assert (starts(ws, key), jobs.num_starts(ws, key)) == ([2], 2)
+        ends = [event for event in events.read(ws, study=STUDY) if event.kind == "job_finished" and event.job == key]
+        assert [event.data["attempt"] for event in ends] == [1, 2]
+
+
+def hold(folder: Path, attempt: int = 1) -> int:
+    """A process, in a session of its own, that has claimed an attempt and does nothing; returns its id."""
+    pid = os.fork()
+    if pid == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.setsid()
+        runfolder.take_lock(folder, 1)
+        start_ticks = runfolder.process_start(os.getpid()) or 0
+        runfolder.claim(folder, runfolder.Claim(attempt=attempt, pid=os.getpid(), pid_start=start_ticks))
+        time.sleep(60)
+        os._exit(0)
+    wait_until(lambda: runfolder.read_claim(folder, attempt))
+    return pid
+
+
+def test_those_who_stop_a_job_killed_at_any_line_leave_it_to_the_next_to_stop_it_once(ws, brief, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/true")
+
+    def held(step: str) -> tuple[str, int]:
+        key = start(ws, brief, step=step, role="confirmation")
+        return key, hold(ws.run_dir(key))
+
+    key, pid = held("counted")
+    lines = count_lines(lambda: jobs.stop(ws, key, grace_s=1))
+    os.waitpid(pid, 0)
+    for share in range(6):
+        key, pid = held(f"moment-{share}")
+        assert killed_at(1 + round((lines - 2) * share / 6), lambda key=key: jobs.stop(ws, key, grace_s=1))
+        assert jobs.stop(ws, key, grace_s=1).status == RunStatus.KILLED
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGTERM
+        ends = [event for event in events.read(ws, study=STUDY) if event.kind == "job_finished" and event.job == key]
+        assert len(ends) == 1
+    assert leases.free(ws, "cpu") == ("cpu:0", "cpu:1")
+    assert budget.balance(ws, STUDY).reserved.wall_s == 0

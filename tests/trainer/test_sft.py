@@ -129,7 +129,9 @@ def test_a_run_that_was_killed_twice_ends_with_equal_weights(trl, tmp_path, fami
     assert (resumed.num_tokens, resumed.evaluation.items_digest) == (calm.num_tokens, calm.evaluation.items_digest)
 
 
-@pytest.mark.parametrize("limit", [100_000, 300_000], ids=["weights", "optimizer"])
+@pytest.mark.parametrize(
+    "limit", [pytest.param(100_000, id="weights"), pytest.param(300_000, id="optimizer", marks=pytest.mark.slow)]
+)
 def test_a_disk_that_is_full_at_a_checkpoint_is_named_and_the_last_good_one_stays(trl, tmp_path, model, limit) -> None:
     spec = sft_spec(tmp_path, model, adaptation="full", num_steps=6, checkpoint_every_s=0.001, dev_suite=None)
     run_dir = prepare(tmp_path / "run", spec)
@@ -156,6 +158,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_before_anything_is_kept(trl, tmp
     assert not list((run_dir / STEPS).glob("checkpoint-*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adaptation", ["full", "lora"])
 def test_micro_batches_take_the_steps_of_the_whole_batch(trl, tmp_path, model, adaptation) -> None:
     spec = sft_spec(tmp_path, model, adaptation=adaptation, num_steps=5, precision="float32", dev_suite=None)
