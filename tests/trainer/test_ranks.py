@@ -174,9 +174,9 @@ def has_ended(run_dir: Path) -> bool:
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_run_on_two_ranks_that_froze_and_was_killed_twice_ends_bit_equal_to_an_undisturbed_one(tmp_path) -> None:
-    spec = pretrain_spec(tmp_path, num_steps=60, parallel=FSDP_AND_EP, **BALANCED)
-    calm = prepare(tmp_path / "calm", spec)
-    torn = prepare(tmp_path / "torn", spec.model_copy(update={"checkpoint_every_s": 0.05}))
+    spec = pretrain_spec(tmp_path, num_steps=40, parallel=FSDP_AND_EP, **BALANCED)
+    calm = prepare(tmp_path / "calm", spec, time_limit_s=600)
+    torn = prepare(tmp_path / "torn", spec.model_copy(update={"checkpoint_every_s": 0.05}), time_limit_s=600)
     undisturbed = run(calm)
     assert undisturbed.status == RunStatus.FINISHED
 
@@ -253,7 +253,7 @@ def begun(tmp_path: Path) -> tuple[Path, PretrainSpec]:
     spec = pretrain_spec(tmp_path, num_steps=30, parallel=FSDP_AND_EP)
     training = pretraining(spec.model_copy(update={"num_steps": 5, "parallel": ParallelPlan()}), tmp_path / "run")
     training.train()
-    return prepare(tmp_path / "run", spec), spec
+    return prepare(tmp_path / "run", spec, time_limit_s=600), spec
 
 
 @pytest.mark.slow
