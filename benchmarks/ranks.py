@@ -106,6 +106,10 @@ def measure(args: argparse.Namespace, plan: str) -> None:
                     else:
                         two.send(steps)
                         seconds[name].append(two.recv())
+                told = ", ".join(
+                    f"{name} {each[-1][0]:.2f} s (CPU {each[-1][1]:.2f})" for name, each in seconds.items()
+                )
+                print(f"  a step: {told}", flush=True)
             two.send(0)
         ranks.wait()
     tokens = spec.architecture.batch_size * spec.architecture.seq_len
