@@ -53,6 +53,11 @@ def load(checkpoint: Path, *, dtype: torch.dtype = torch.float32) -> Any:
         base = load(base_of(checkpoint), dtype=dtype)
         return attach(base, checkpoint, trainable=False).merge_and_unload().eval()
     config = read_config(checkpoint)
+    if is_reward_model(config):
+        raise NightsmithError(
+            f"{checkpoint} is a reward model: it scores texts and writes none. Use the model that it was made of, or "
+            "`load_reward_model`."
+        )
     _require_readable(weight_files(checkpoint))
     if config["model_type"] == Small4Config.model_type and (checkpoint / WEIGHTS).is_file():
         model: Any = Small4ForCausalLM(cast(Small4Config, Small4Config.from_dict(config)))

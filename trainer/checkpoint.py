@@ -95,7 +95,7 @@ def save(
     if final.exists():  # a damaged one that `latest` passed over
         shutil.rmtree(final)
     aside.rename(final)
-    _flush_folder(run_dir)
+    flush(run_dir)
     for old in _checkpoints(run_dir)[KEPT:]:
         shutil.rmtree(old)
 
@@ -136,7 +136,7 @@ def _write_files(folder: Path, files: dict[str, bytes]) -> None:
     manifest = {name: sha256(content) for name, content in files.items()}
     for name, content in {**files, MANIFEST: canonical_json(manifest).encode()}.items():
         _write_flushed(folder / name, content)
-    _flush_folder(folder)
+    flush(folder)
 
 
 def _write_flushed(path: Path, content: bytes) -> None:
@@ -146,8 +146,9 @@ def _write_flushed(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _flush_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def flush(path: Path) -> None:
+    """Have the disk itself hold a file, or a folder's entries."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

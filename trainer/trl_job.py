@@ -34,6 +34,7 @@ from nightsmith.model.router import freeze_routers
 from nightsmith.record.errors import Damaged
 from nightsmith.trainer.attempt import Attempt
 from nightsmith.trainer.balancing import attach_balancing
+from nightsmith.trainer.checkpoint import flush
 from nightsmith.trainer.device import set_up_torch
 from nightsmith.trainer.evaluate import evaluate_model
 from nightsmith.trainer.halted import require_promotable
@@ -221,6 +222,7 @@ def _save(model: Any, tokenizer: Any, spec: PostTraining, progress: Progress, fi
     tokenizer.save_pretrained(aside)
     progress.keep(aside)
     aside.rename(final)
+    flush(final.parent)
 
 
 def write_weights(model: Any, spec: PostTraining, folder: Path) -> None:

@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 
 from nightsmith.model.health import RouterHealth, take_health, worst
 from nightsmith.trainer.attempt import Attempt, Ended
+from nightsmith.trainer.checkpoint import flush
 from nightsmith.trainer.losses import not_finite, tail_mean
 from nightsmith.trainer.post_training import PostTraining
 from nightsmith.trainer.spec import RunStatus
@@ -40,8 +41,12 @@ class Progress:
     """Figures that are no series: what the audit of the data found, the experts' health."""
 
     def keep(self, folder: Path) -> None:
-        """Mark a checkpoint as whole."""
+        """Mark a checkpoint as whole, once all that is in it is on the disk itself."""
+        for path in (*folder.iterdir(), folder):
+            flush(path)
         (folder / WHOLE).write_text(json.dumps(asdict(self)))
+        for path in (folder / WHOLE, folder):
+            flush(path)
 
     @classmethod
     def read(cls, folder: Path) -> "Progress":

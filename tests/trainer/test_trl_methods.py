@@ -24,6 +24,7 @@ from tiny_models import FAMILIES, write_model
 
 from nightsmith.model.files import weights_digest
 from nightsmith.model.load import load, load_reward_model, load_tokenizer
+from nightsmith.record.errors import NightsmithError
 from nightsmith.trainer.preference_rows import preference_rows
 from nightsmith.trainer.spec import PostTraining, RunStatus
 from nightsmith.trainer.trl_job import STEPS
@@ -115,3 +116,5 @@ def test_a_reward_model_learns_to_score_the_chosen_answers_higher(trl, tmp_path)
     result = trained(trl, tmp_path / "run", spec)
     assert result.metrics["eval/accuracy"] > 0.9
     assert result.metrics["eval/pairs"] == len(PREFERENCES)
+    with pytest.raises(NightsmithError, match="is a reward model"):
+        load(Path(str(result.checkpoint)))
