@@ -118,11 +118,12 @@ def reward_spec(folder: Path, model: Path, **settings: Any) -> RewardSpec:
 
 
 def grpo_spec(folder: Path, model: Path, **settings: Any) -> GrpoSpec:
-    """A tiny reinforcement learning of a model folder on pairs in the folder, paid for letters."""
+    """A tiny reinforcement learning of a model folder on pairs in the folder, paid for a letter."""
     train = folder / "pairs.parquet"
     fields: dict[str, Any] = {
         "model": ModelRef(path=str(model), weights_digest=weights_digest(model)),
-        "data": str(train), "data_digest": write_pairs(train), "rewards": ({"kind": "format", "pattern": "[a-z ]*"},),
+        "data": str(train), "data_digest": write_pairs(train),
+        "rewards": ({"kind": "format", "pattern": ".*[a-z ].*"},),
         "num_steps": 4, "batch_size": 2, "num_generations": 4, "max_completion_length": 6, "max_len": 64,
         "learning_rate": 0.003, "adaptation": "full",
     } | settings  # fmt: skip

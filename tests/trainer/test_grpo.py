@@ -1,5 +1,9 @@
 """Reinforcement learning by real workers: what is trained, drawn, killed and resumed."""
 
+import os
+import random
+import signal
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +20,7 @@ from zygote import Zygote
 from nightsmith.model.chat_rows import ChatFormat
 from nightsmith.model.files import weights_digest
 from nightsmith.model.load import load_tokenizer
+from nightsmith.trainer import runfolder
 from nightsmith.trainer.grpo_rows import Prompt, PromptRows, order, prompt_rows
 from nightsmith.trainer.journal import JOURNAL, read_journal
 from nightsmith.trainer.spec import RunStatus
@@ -84,9 +89,30 @@ def test_a_run_that_was_killed_twice_draws_the_same_answers_and_ends_with_equal_
 
 
 @pytest.mark.slow
+def test_a_run_that_was_killed_ten_times_at_random_ends_as_the_undisturbed_one(zygote, tmp_path) -> None:
+    folder = write_model(tmp_path / "llama")
+    spec = grpo_spec(tmp_path, folder, num_steps=80, checkpoint_every_s=0.02, num_iterations=2)
+    calm = trained(zygote, tmp_path / "calm", spec.model_copy(update={"checkpoint_every_s": 60.0}))
+    torn, generator = prepare(tmp_path / "torn", spec), random.Random(0)
+    for attempt in range(1, 11):
+        pid = zygote.start(torn, attempt)
+        time.sleep(0.25 + generator.uniform(0.0, 0.5))  # at work, or still reading
+        os.kill(pid, signal.SIGKILL)
+        assert zygote.wait(pid) in (-signal.SIGKILL, 0)
+        if runfolder.read_end(torn, attempt) is not None:
+            break
+    else:
+        attempt = 11
+        assert zygote.run(torn, attempt) == 0, (torn / "log.txt").read_text()
+    assert attempt > 3
+    assert end_of(torn, attempt).checkpoint_digest == calm.checkpoint_digest
+    assert end_of(torn, attempt).metrics["reward"] == calm.metrics["reward"]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("adaptation", ["full", "lora"])
 def test_the_divergence_is_that_from_the_model_that_was_started_from(zygote, tmp_path, adaptation) -> None:
-    folder = write_model(tmp_path / "small4", "small4")
+    folder = write_model(tmp_path / "llama")
     spec = grpo_spec(tmp_path, folder, adaptation=adaptation, beta=0.05, num_steps=30, batch_size=4, num_generations=8)
     trained(zygote, tmp_path / "run", spec)
     divergence = [line["metrics"]["kl"] for line in steps_of(tmp_path / "run")]
@@ -96,7 +122,7 @@ def test_the_divergence_is_that_from_the_model_that_was_started_from(zygote, tmp
 
 @pytest.mark.slow
 def test_gspo_and_grpo_both_learn_what_is_paid_for(zygote, tmp_path) -> None:
-    folder = write_model(tmp_path / "small4", "small4")
+    folder = write_model(tmp_path / "llama")
     for level in ("sequence", "token"):
         spec = grpo_spec(
             tmp_path, folder, num_steps=60, batch_size=4, num_generations=8, importance_sampling_level=level,
