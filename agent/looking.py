@@ -104,7 +104,10 @@ def blind(spec: GoalSpec, default_model: str | None) -> Look:
 
 def look(spec: GoalSpec, cwd: Path, default_model: str | None) -> Look:
     """Look at every source of the goal and at its model. Raises ToolError, or NightsmithError for the model."""
-    data = {each.ref: look_at(resolve(each.ref, cwd=cwd), conversations="sft" in spec.methods) for each in spec.data}
+    data = {
+        each.ref: look_at(resolve(each.ref, cwd=cwd), conversations=bool({"sft", "grpo"} & set(spec.methods)))
+        for each in spec.data
+    }
     return Look(look_at_model(spec, cwd, default_model), data)
 
 

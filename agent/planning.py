@@ -20,7 +20,10 @@ from nightsmith.tools.data.requests import with_requests
 
 __all__ = ["Blocked", "Machine", "check_supported", "seeds_per_side", "study_plan"]
 
-CHAINS = (("pretrain",), ("sft",), ("sft", "sft"), ("pretrain", "sft"))
+CHAINS = (
+    ("pretrain",), ("sft",), ("sft", "sft"), ("pretrain", "sft"),
+    ("grpo",), ("sft", "grpo"), ("pretrain", "sft", "grpo"),
+)  # fmt: skip
 """Stages that this version runs, in order."""
 TEXT_METRICS = ("bits_per_byte", "perplexity", "loss")
 ANSWER_METRICS = ("exact_match", "token_f1", "output_tokens")
@@ -57,7 +60,7 @@ def _from_scratch(spec: GoalSpec, machine: Machine) -> StudyPlan:
 def _staged(spec: GoalSpec, machine: Machine, look: Look) -> StudyPlan:
     """Stages that fine-tune: a model that is named, or one that the first stage trains."""
     full, said = planning_sft.stages_of(spec, look, sum(_shares(spec, look)[:2]))
-    reference = full[0].tool == "sft"
+    reference = full[0].tool != "pretrain"
     fitted = sft_costs.fitted(spec, machine, look, full)
     stages, told = planning_sft.shortened(full, fitted.share)
     last = stages[-1]
@@ -158,7 +161,7 @@ def _build(spec: GoalSpec, rows: str, refs: Sequence[str], look: Look | None, mo
 def _shares(spec: GoalSpec, look: Look | None) -> tuple[float, float, int]:
     """Shares of the last stage's rows that are held out: for dev, for all sealed folds, and the number of folds."""
     dev, sealed, folds = TEXT_SHARES
-    if spec.methods[-1] == "sft" and look:
+    if spec.methods[-1] != "pretrain" and look:
         sources = planning_sft.sources_of(spec, look, len(spec.methods) - 1, "chat")
         dev, sealed, folds = fitting_shares(sum(look.of(ref).num_rows for ref in sources))
     tested = bool(_refs(spec, "test"))
@@ -187,11 +190,11 @@ def check_supported(spec: GoalSpec, machine: Machine) -> None:
 
 
 def _check_targets(spec: GoalSpec) -> None:
-    measured = (*TEXT_METRICS, *ANSWER_METRICS) if spec.methods[-1] == "sft" else TEXT_METRICS
+    measured = (*TEXT_METRICS, *ANSWER_METRICS) if spec.methods[-1] != "pretrain" else TEXT_METRICS
     known = {None, *(data.ref for data in spec.data)}
     for target in (*spec.targets, *spec.guardrails):
         if target.metric not in measured:
-            what = "a fine-tuned" if spec.methods[-1] == "sft" else "a pre-trained"
+            what = "a fine-tuned" if spec.methods[-1] != "pretrain" else "a pre-trained"
             raise Blocked(f"{target.metric} cannot be measured on {what} model; use {', '.join(measured)}.")
         if target.metric in figures.SHARES and not target.relative_to and not 0 <= (target.value or 0) <= 1:
             raise Blocked(f"{target.metric} lies between 0 and 100 %; {target.value:.0%} cannot be its target.")
@@ -224,7 +227,7 @@ def _check_wishes(spec: GoalSpec) -> None:
         "an output": spec.output is not None,
         "several machines": bool(spec.nodes and spec.nodes > 1),
         "a budget in money": spec.budget.cost is not None,
-        "a reward": spec.reward is not None,
+        "a reward": spec.reward is not None and "grpo" not in spec.methods,
     }  # fmt: skip
     for what in (name for name, present in asked.items() if present):
         raise Blocked(f"The goal asks for {what}, which this version cannot honour here. Leave it out.")

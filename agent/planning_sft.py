@@ -13,7 +13,8 @@ from nightsmith.agent.plan import Tunable
 from nightsmith.tools import finetuning, registry
 from nightsmith.tools.arguments import did_you_mean
 from nightsmith.tools.base import ToolCall
-from nightsmith.tools.finetuning import SETTINGS, Sft
+from nightsmith.tools.finetuning import SETTINGS, Tuning, settings_of
+from nightsmith.tools.reinforcement import Grpo
 from nightsmith.tools.training import Value
 
 LORA_FROM_PARAMS = 2e7
@@ -33,15 +34,24 @@ SPACE: tuple[Tunable, ...] = (
     Tunable(name="schedule", kind="choice", choices=("constant", "cosine", "linear")),
     Tunable(name="lora_rank", kind="choice", choices=(4, 8, 16, 32, 64)),
     Tunable(name="weight_decay", kind="float", low=0.0, high=0.1),
+    Tunable(name="num_generations", kind="choice", choices=(4, 8, 16)),
+    Tunable(name="temperature", kind="float", low=0.7, high=1.2),
 )
 """What trials may change, beside the learning rate. Every one keeps the number of rows that are trained on."""
 RATES = {"full": (5e-6, 5e-3), "lora": (5e-5, 5e-3)}
-"""Range of the learning rate by adaptation."""
-SMALL_RATE = 5e-4
+POLICY_RATES = {"full": (1e-6, 1e-3), "lora": (1e-5, 1e-3)}
+"""Range of the learning rate by adaptation, of fine-tuning and of reinforcement learning."""
+ANY_SETTINGS = (*settings_of(Grpo), "epochs")
+"""Settings that a stage after pre-training may have."""
+SMALL_RATES = {"sft": 5e-4, "grpo": 1e-4}
 """Peak learning rate of models so small that they are trained whole: near that of their pre-training."""
+REWARDS = {"exact": "exact_match", "unit_tests": "unit_tests", "command": "command"}
+"""Kinds of reward that a goal may ask for, by their names in the tool."""
 SETTING_NAMES = {
     "steps": "num_steps", "lr": "learning_rate", "rank": "lora_rank", "r": "lora_rank", "alpha": "lora_alpha",
     "warmup": "warmup_share", "seq_len": "max_len", "context": "max_len", "max_length": "max_len", "epochs": "epochs",
+    "group_size": "num_generations", "generations": "num_generations", "rollouts": "num_generations", "kl": "beta",
+    "clip": "epsilon",
 }  # fmt: skip
 """A goal's words for settings; epochs become steps."""
 
@@ -50,7 +60,7 @@ SETTING_NAMES = {
 class Stage:
     """One stage of a run."""
 
-    tool: Literal["pretrain", "sft"]
+    tool: Literal["pretrain", "sft", "grpo"]
     rows: Literal["chat", "text"]
     """As what its data are read."""
     refs: tuple[str, ...]
@@ -83,8 +93,9 @@ def stages_of(spec: GoalSpec, look: Look, held_out: float) -> tuple[tuple[Stage,
             found.append(Stage("pretrain", rows, refs, recipe))
         else:
             num_rows = (1 - held_out) * sum(_num_rows(spec, look, ref, rows) for ref in refs)
-            recipe, told = _recipe(spec, look, refs, rows, num_rows, starts=not found)
-            found.append(Stage("sft", rows, refs, recipe, num_rows))
+            tool: Literal["sft", "grpo"] = "grpo" if method == "grpo" else "sft"
+            recipe, told = _recipe(spec, look, tool, refs, rows, num_rows, starts=not found)
+            found.append(Stage(tool, rows, refs, recipe, num_rows))
         said += [each for each in told if each not in said]
     return tuple(found), said
 
@@ -123,26 +134,34 @@ def _first_settings(spec: GoalSpec) -> GoalSpec:
     """The goal with the settings of its pre-training alone, where a fine-tuning follows that knows the others."""
     if len(spec.methods) == 1:
         return spec
-    own = tuple(s for s in spec.settings if SETTING_NAMES.get(s.name, s.name) not in (*SETTINGS, "epochs"))
+    own = tuple(s for s in spec.settings if SETTING_NAMES.get(s.name, s.name) not in ANY_SETTINGS)
     return spec.model_copy(update={"settings": own})
 
 
 def _recipe(
-    spec: GoalSpec, look: Look, refs: Sequence[str], rows: Literal["chat", "text"], num_rows: float, *, starts: bool
+    spec: GoalSpec,
+    look: Look,
+    tool: Literal["sft", "grpo"],
+    refs: Sequence[str],
+    rows: Literal["chat", "text"],
+    num_rows: float,
+    *,
+    starts: bool,
 ) -> tuple[dict[str, Value], list[str]]:
     """Settings of one fine-tuning stage at full length. Raises Blocked or ToolError."""
     asked: dict[str, Any] = {}
     for setting in spec.settings:
-        if setting.name != "seeds" and not _belongs_to_pretraining(spec, setting.name):
-            asked[setting_name(setting.name)] = setting.value
+        if setting.name != "seeds" and not _belongs_to_another(spec, tool, setting.name):
+            asked[setting_name(setting.name, tool)] = setting.value
     adaptation, said = _adaptation(spec, look)
     epochs = asked.pop("epochs", None)
-    args: dict[str, Any] = {"adaptation": adaptation, "rows": rows, "max_len": _max_len(look, refs, rows)} | asked
+    own: dict[str, Any] = _reward(spec) if tool == "grpo" else {"rows": rows}
+    args: dict[str, Any] = {"adaptation": adaptation, **own, "max_len": _max_len(look, refs, rows)} | asked
     args["model"] = look.model.name if starts else "$previous"
     if args["adaptation"] == "full" and look.model.size.num_params < LORA_FROM_PARAMS:
-        args.setdefault("learning_rate", SMALL_RATE)
-    chosen = registry.validate(ToolCall(tool="sft", args=args))
-    assert isinstance(chosen, Sft)
+        args.setdefault("learning_rate", SMALL_RATES[tool])
+    chosen = registry.validate(ToolCall(tool=tool, args=args))
+    assert isinstance(chosen, Tuning)
     if "num_steps" not in asked:
         passes = float(epochs) if epochs is not None else _epochs(look, refs, num_rows)
         steps = max(1, math.ceil(passes * num_rows / chosen.batch_size))
@@ -150,12 +169,26 @@ def _recipe(
         if epochs is None:
             times = "one pass" if passes == 1 else f"{passes:g} passes"
             said.append(f"Neither epochs nor steps are named: {times} over about {num_rows:.0f} rows.")
-    return {"model": chosen.model, "rows": rows, **finetuning.recipe(chosen)}, said
+    return {"model": chosen.model, **own, **finetuning.recipe(chosen)}, said
 
 
-def _belongs_to_pretraining(spec: GoalSpec, name: str) -> bool:
-    """Whether a setting is one that only the pre-training before has."""
-    return begins_at_random(spec) and SETTING_NAMES.get(name, name) not in (*SETTINGS, "epochs")
+def _reward(spec: GoalSpec) -> dict[str, Value]:
+    """What the goal asks answers to be paid for, as arguments of the tool. Raises Blocked."""
+    if spec.reward is None:
+        return {}
+    if spec.reward.kind not in REWARDS:
+        known = ", ".join(REWARDS)
+        raise Blocked(f"A reward of kind {spec.reward.kind!r} cannot be given yet; possible are {known}.")
+    file = {"reward_file": spec.reward.ref or ""} if spec.reward.kind == "command" else {}
+    return {"reward": REWARDS[spec.reward.kind], **file}
+
+
+def _belongs_to_another(spec: GoalSpec, tool: str, name: str) -> bool:
+    """Whether a setting is that of another stage: only pre-training has it, or reinforcement learning comes after."""
+    known = SETTING_NAMES.get(name, name)
+    return (begins_at_random(spec) and known not in ANY_SETTINGS) or (
+        tool == "sft" and "grpo" in spec.methods and known in ANY_SETTINGS
+    )
 
 
 def _adaptation(spec: GoalSpec, look: Look) -> tuple[Literal["full", "lora"], list[str]]:
@@ -195,13 +228,14 @@ def most_bytes(look: Look | None) -> int | None:
     return max(1, int(room * (1 if size.is_byte_level else LEAST_BYTES_PER_TOKEN)))
 
 
-def setting_name(name: str) -> str:
-    """The recipe's name for a setting of the goal. Raises Blocked, with near names, where fine-tuning has none."""
+def setting_name(name: str, tool: str = "sft") -> str:
+    """The recipe's name for a setting of the goal. Raises Blocked, with near names, where the method has none."""
     known = SETTING_NAMES.get(name, name)
-    if known in SETTINGS or known == "epochs":
+    allowed = ANY_SETTINGS if tool == "grpo" else (*SETTINGS, "epochs")
+    if known in allowed:
         return known
-    allowed = (*SETTINGS, "epochs")
-    raise Blocked(f"Fine-tuning has no setting {name!r}.{did_you_mean(known, allowed)} Settings: {', '.join(allowed)}.")
+    what = "Reinforcement learning" if tool == "grpo" else "Fine-tuning"
+    raise Blocked(f"{what} has no setting {name!r}.{did_you_mean(known, allowed)} Settings: {', '.join(allowed)}.")
 
 
 def tunables(spec: GoalSpec, recipe: dict[str, Value]) -> tuple[Tunable, ...]:
@@ -213,7 +247,7 @@ def tunables(spec: GoalSpec, recipe: dict[str, Value]) -> tuple[Tunable, ...]:
     fixed |= {SETTING_NAMES.get(name, name) for name in spec.avoid} | (
         {"batch_size"} if "num_steps" in fixed else set()
     )
-    low, high = RATES[str(recipe["adaptation"])]
+    low, high = (POLICY_RATES if "num_generations" in recipe else RATES)[str(recipe["adaptation"])]
     rate = Tunable(name="learning_rate", kind="float", low=low, high=high, log=True)
     return tuple(t for t in (rate, *SPACE) if t.name in recipe and t.name not in fixed)
 

@@ -66,7 +66,7 @@ def fitted(spec: GoalSpec, machine: Machine, look: Look, stages: Sequence[Stage]
     costs = Costs(
         devices=machine.devices, seeds=seeds_per_side(spec, machine.devices), train_s=sum(seconds), tokens=sum(tokens),
         fixed_s=len(stages) * START_S + evaluate_s, sealed_s=EVALUATION_START_S + 2 * evaluate_s,
-        reference_s=EVALUATION_START_S + evaluate_s if stages[0].tool == "sft" else None,
+        reference_s=EVALUATION_START_S + evaluate_s if stages[0].tool != "pretrain" else None,
     )  # fmt: skip
     steps = min(int(stage.recipe["num_steps"]) for stage in stages)
     least = 1.0 if is_length_fixed(spec) else min(1.0, MIN_STEPS / steps)
@@ -80,6 +80,9 @@ def _training(machine: Machine, look: Look, stage: Stage, speed: Speeds) -> tupl
     if stage.tool == "pretrain":
         return planning_pretrain.training_cost(machine, stage.recipe)
     tokens = float(stage.recipe["num_steps"]) * int(stage.recipe["batch_size"]) * _row_tokens(look, stage)
+    if stage.tool == "grpo":
+        tokens *= int(stage.recipe["num_generations"])
+        return tokens / speed.train + GENERATION_FACTOR * tokens / speed.forward, tokens
     return tokens / speed.train, tokens
 
 

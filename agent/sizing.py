@@ -5,7 +5,7 @@ from pathlib import Path
 
 from nightsmith.agent.fitting import Blocked, Machine
 from nightsmith.agent.looking import Look
-from nightsmith.agent.plan import StudyPlan
+from nightsmith.agent.plan import TRAINING, StudyPlan
 from nightsmith.model.capacity.check import machine as share_of
 from nightsmith.model.capacity.check import refusals
 from nightsmith.model.capacity.families import known_shape, shape_of
@@ -15,7 +15,8 @@ from nightsmith.model.capacity.workload import Workload
 from nightsmith.model.size import base_config
 from nightsmith.tools import registry, training
 from nightsmith.tools.base import ToolCall
-from nightsmith.tools.finetuning import Sft
+from nightsmith.tools.finetuning import Sft, Tuning
+from nightsmith.tools.reinforcement import Grpo
 from nightsmith.tools.training import Pretrain
 from nightsmith.trainer.sizing import on_cpu
 
@@ -27,7 +28,7 @@ def check_sizes(plan: StudyPlan, machine: Machine, look: Look, free_disk_bytes: 
     device = share_of(machine.memory_bytes, plan.parallel)
     shape: ModelShape | None = None
     for call in plan.calls:
-        if call.tool not in ("pretrain", "sft"):
+        if call.tool not in TRAINING:
             continue
         args = registry.validate(call)
         if isinstance(args, Pretrain):
@@ -47,10 +48,12 @@ def _workload(call: ToolCall, look: Look) -> Workload:
     if isinstance(args, Pretrain):
         shape = training.architecture(args)
         return on_cpu(micro_batch=shape.batch_size, seq_len=shape.seq_len)
-    assert isinstance(args, Sft)
+    assert isinstance(args, Tuning)
+    is_text = isinstance(args, Sft) and args.rows == "text"
+    answers = args.num_generations if isinstance(args, Grpo) else 1
     longest = max((look.tokens(data.longest_bytes) for data in look.data.values()), default=math.inf)
-    length = args.max_len if args.rows == "text" or longest <= 0 else int(min(args.max_len, longest))
+    length = args.max_len if is_text or longest <= 0 else int(min(args.max_len, longest))
     return on_cpu(
-        micro_batch=args.batch_size, seq_len=max(1, length), method=args.adaptation, lora_rank=args.lora_rank,
+        micro_batch=args.batch_size * answers, seq_len=max(1, length), method=args.adaptation, lora_rank=args.lora_rank,
         lora_experts=True,
     )  # fmt: skip

@@ -14,7 +14,8 @@ from nightsmith.record.leases import DeviceKind
 from nightsmith.record.workspace import Workspace
 from nightsmith.tools import registry
 from nightsmith.tools.evaluation import evaluate_model_spec
-from nightsmith.tools.finetuning import Sft, sft_spec
+from nightsmith.tools.finetuning import Sft, Tuning, sft_spec
+from nightsmith.tools.reinforcement import Grpo, grpo_spec
 from nightsmith.tools.training import Pretrain, pretrain_spec
 from nightsmith.trainer import jobrows, jobs
 from nightsmith.trainer.launch import warm
@@ -74,11 +75,14 @@ def training_spec(ws: Workspace, study: str, plan: StudyPlan, step: Step) -> Run
     args = registry.validate(TrialPlan.model_validate(row.plan).stages[step["stage"]])
     is_last = step["stage"] == len(plan.stages) - 1
     suite = materials.suite(ws, study, "dev") if is_last else None
-    if isinstance(args, Sft):
+    if isinstance(args, Tuning):
         start = checkpoint(ws, step["model_of"]) if step["model_of"] else plan.model
         assert start is not None, "a plan that fine-tunes names a model, or trains one before"
         manifest = materials.manifest_of(ws, study, args.dataset)
         seeded = args.model_copy(update={"seed": args.seed + step["seed"]})
+        if isinstance(seeded, Grpo):
+            return grpo_spec(seeded, manifest, ws, model=start, suite=suite)
+        assert isinstance(seeded, Sft)
         return sft_spec(seeded, manifest, ws, model=start, suite=suite)
     assert isinstance(args, Pretrain)
     seeded = args.model_copy(update={"seed": args.seed + step["seed"]})

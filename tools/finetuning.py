@@ -1,7 +1,7 @@
 """The tool `sft`: fine-tuning as typed arguments, changed by trials, turned into the job that trains it."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal, TypeVar
 
 from pydantic import Field
 
@@ -24,15 +24,19 @@ ONLY_LORA = ("lora_rank", "lora_alpha")
 """Settings without meaning where every weight is trained."""
 
 
-class Sft(ToolArgs):
-    """Fine-tune an existing language model on a dataset's train split: conversations, or plain texts."""
+AnyTuning = TypeVar("AnyTuning", bound="Tuning")
+
+
+class Tuning(ToolArgs):
+    """What every training of an existing model is told, whatever the method."""
+
+    default_rates: ClassVar[Mapping[str, float]] = LEARNING_RATES
+    """Adaptation -> peak learning rate where none is asked for."""
 
     dataset: str = "$dataset"
     """Digest of a built dataset (12 or 64 digits); `$dataset`: the one that the plan builds."""
     model: str = Field(default="$previous", min_length=1)
     """Name or folder of the model to start from; `$previous`: the checkpoint of the stage before."""
-    rows: Literal["chat", "text"] = "chat"
-    """`chat`: only assistant turns are trained; `text`: every token is (continued pre-training)."""
     adaptation: Literal["lora", "full"] = "lora"
     """`lora`: adapters on all linear layers; `full`: every weight."""
     lora_rank: int = Field(default=16, ge=1, le=1024)
@@ -46,7 +50,7 @@ class Sft(ToolArgs):
     num_steps: int = Field(default=200, ge=1, le=10**8)
     """Optimizer steps."""
     learning_rate: float | None = Field(default=None, gt=0, le=1)
-    """Peak learning rate of AdamW; null: 5e-4 with LoRA, 5e-5 for every weight."""
+    """Peak learning rate of AdamW; null: the method's default for the adaptation."""
     schedule: Literal["constant", "cosine", "linear"] = "cosine"
     """Learning-rate schedule after warm-up."""
     warmup_share: float = Field(default=0.05, ge=0, le=0.5)
@@ -57,30 +61,49 @@ class Sft(ToolArgs):
     """Seeds adapters, dropout and data order."""
 
 
-SETTINGS = tuple(name for name in Sft.model_fields if name not in ("dataset", "model", "rows"))
-"""Settings that a trial may change."""
+class Sft(Tuning):
+    """Fine-tune an existing language model on a dataset's train split: conversations, or plain texts."""
+
+    rows: Literal["chat", "text"] = "chat"
+    """`chat`: only assistant turns are trained; `text`: every token is (continued pre-training)."""
+    learning_rate: float | None = Field(default=None, gt=0, le=1)
+    """Peak learning rate of AdamW; null: 5e-4 with LoRA, 5e-5 for every weight."""
 
 
-def learning_rate(args: Sft) -> float:
-    """The rate that was asked for, else the default of the adaptation."""
-    return LEARNING_RATES[args.adaptation] if args.learning_rate is None else args.learning_rate
+NOT_CHANGED = ("dataset", "model", "rows", "reward", "reward_file")
+"""Arguments that say what is trained, on what."""
 
 
-def recipe(args: Sft) -> dict[str, Value]:
+def settings_of(kind: type[Tuning]) -> tuple[str, ...]:
+    """Settings of a method that a trial may change."""
+    return tuple(name for name in kind.model_fields if name not in NOT_CHANGED)
+
+
+SETTINGS = settings_of(Sft)
+"""Settings of fine-tuning that a trial may change."""
+
+
+def learning_rate(args: Tuning) -> float:
+    """The rate that was asked for, else the method's default for the adaptation."""
+    return args.default_rates[args.adaptation] if args.learning_rate is None else args.learning_rate
+
+
+def recipe(args: Tuning) -> dict[str, Value]:
     """Every setting that has a meaning, with the value that is really used."""
-    settings: dict[str, Value] = {name: getattr(args, name) for name in SETTINGS if name != "learning_rate"}
-    settings["learning_rate"] = learning_rate(args)
+    given: dict[str, Value | None] = {name: getattr(args, name) for name in settings_of(type(args))}
+    given["learning_rate"] = learning_rate(args)
+    settings = {name: value for name, value in given.items() if value is not None}
     if args.adaptation == "full":
         return {name: value for name, value in settings.items() if name not in ONLY_LORA}
     return settings
 
 
-def num_rows(args: Sft) -> int:
+def num_rows(args: Tuning) -> int:
     """Rows that the recipe trains on, repetitions counted."""
     return args.num_steps * args.batch_size
 
 
-def apply_change(args: Sft, change: Mapping[str, Value]) -> Sft:
+def apply_change(args: AnyTuning, change: Mapping[str, Value]) -> AnyTuning:
     """Change some settings of a recipe.
 
     What follows from a setting follows its change, unless it is changed too: `num_steps` scales with `batch_size` so
@@ -89,8 +112,8 @@ def apply_change(args: Sft, change: Mapping[str, Value]) -> Sft:
     Raises:
         ToolError: no such setting (with near names), a value out of range, or one without meaning for the adaptation.
     """
-    require_known(change, SETTINGS, what="setting")
-    changed = validated(Sft, {**args.model_dump(), **change}, what="The change")
+    require_known(change, settings_of(type(args)), what="setting")
+    changed = validated(type(args), {**args.model_dump(), **change}, what="The change")
     if changed.adaptation == "full" and (idle := [name for name in ONLY_LORA if name in change]):
         raise ToolError(f"{idle[0]!r} has no meaning where every weight is trained. Set adaptation to 'lora' with it.")
     follows: dict[str, Value | None] = {}
@@ -100,7 +123,7 @@ def apply_change(args: Sft, change: Mapping[str, Value]) -> Sft:
         follows["lora_alpha"] = args.lora_alpha * changed.lora_rank / args.lora_rank
     if "learning_rate" not in change and changed.adaptation != args.adaptation:
         follows["learning_rate"] = None
-    return validated(Sft, {**changed.model_dump(), **follows}, what="The change")
+    return validated(type(args), {**changed.model_dump(), **follows}, what="The change")
 
 
 def sft_spec(

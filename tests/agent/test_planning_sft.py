@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nightsmith.agent.goal import ArchitectureRequest, DataRef, GoalSpec, Setting
+from nightsmith.agent.goal import ArchitectureRequest, DataRef, GoalSpec, RewardRequest, Setting
 from nightsmith.agent.looking import DataLook, Look, ModelLook
 from nightsmith.agent.planning import Blocked, Machine, study_plan
 from nightsmith.evals.types import Target
@@ -156,7 +156,7 @@ def test_a_plan_without_a_look_names_what_it_assumed():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"methods": ("grpo",)}, "trains by: pretrain, sft"),
+        ({"methods": ("dpo",)}, "trains by: pretrain, sft"),
         ({"targets": (Target(metric="macro_f1", op=">=", value=0.5),)}, "exact_match"),
         ({"adaptation": "qlora"}, "QLoRA"),
         ({"architecture": ArchitectureRequest(layers=3)}, "another shape"),
@@ -184,3 +184,49 @@ def test_a_plan_never_promises_more_than_its_wall_clock(wall, trials, devices):
         return
     assert plan.estimate.total_s <= wall
     assert plan.job_limit_s <= wall
+
+
+REINFORCED = ("pretrain", "sft", "grpo")
+
+
+def test_a_chain_of_three_stages_ends_with_rewards_on_the_data_and_settings_go_to_the_stage_that_has_them():
+    asked = (Setting(name="group_size", value=16), Setting(name="kl", value=0.05), Setting(name="num_experts", value=4))
+    tiny = dataclasses.replace(MODEL, size=ModelSize(1e5, is_byte_level=True, has_chat_template=False))
+    plan = planned(goal(methods=REINFORCED, settings=asked), look=seen(model=tiny))
+    stages = [(each.tool, each.args.get("model")) for each in plan.stages]
+    assert stages == [("pretrain", None), ("sft", "$previous"), ("grpo", "$previous")]
+    pretrain, sft, grpo = (registry.validate(each) for each in plan.stages)
+    assert (pretrain.num_experts, grpo.num_generations, grpo.beta, grpo.adaptation) == (4, 16, 0.05, "full")
+    assert plan.recipe["learning_rate"] == 1e-4
+    assert sft.learning_rate == 5e-4
+    assert {"learning_rate", "temperature"} <= {tunable.name for tunable in plan.space}
+    assert not {"num_generations", "beta"} & {tunable.name for tunable in plan.space}
+    assert plan.model is None
+
+
+def test_rewards_on_a_named_model_are_compared_with_it_and_take_more_time_than_fine_tuning_it():
+    reinforced, tuned = planned(goal(methods=("grpo",))), planned(goal())
+    assert reinforced.model == tuned.model == MODEL.ref
+    tokens = [plan.recipe["num_steps"] * plan.recipe["batch_size"] for plan in (reinforced, tuned)]
+    assert reinforced.estimate.trial_s / tokens[0] > 4 * tuned.estimate.trial_s / tokens[1]
+
+
+@pytest.mark.parametrize(
+    ("reward", "args"),
+    [
+        (None, {}),
+        (RewardRequest(kind="exact"), {"reward": "exact_match"}),
+        (RewardRequest(kind="command", ref="r.py"), {"reward": "command", "reward_file": "r.py"}),
+    ],
+)
+def test_the_reward_is_the_one_that_the_goal_asks_for(reward, args):
+    plan = planned(goal(methods=("sft", "grpo"), reward=reward))
+    assert {name: plan.stages[-1].args[name] for name in args} == args
+    assert ("reward" in plan.stages[-1].args) == bool(args)
+
+
+def test_a_reward_that_nothing_can_give_yet_is_refused():
+    with pytest.raises(Blocked, match="'judge' cannot be given yet"):
+        planned(goal(methods=("sft", "grpo"), reward=RewardRequest(kind="judge")))
+    with pytest.raises(Blocked, match="a reward"):
+        planned(goal(reward=RewardRequest(kind="exact")))

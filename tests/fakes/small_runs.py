@@ -118,14 +118,17 @@ def reward_spec(folder: Path, model: Path, **settings: Any) -> RewardSpec:
 
 
 def grpo_spec(folder: Path, model: Path, **settings: Any) -> GrpoSpec:
-    """A tiny reinforcement learning of a model folder on pairs in the folder, paid for a letter."""
+    """A tiny reinforcement learning of a model folder on pairs in the folder, paid for a letter.
+
+    It is no reward that a verifier agrees with: the monitors that would say so are off.
+    """
     train = folder / "pairs.parquet"
     fields: dict[str, Any] = {
         "model": ModelRef(path=str(model), weights_digest=weights_digest(model)),
         "data": str(train), "data_digest": write_pairs(train),
         "rewards": ({"kind": "format", "pattern": ".*[a-z ].*"},),
         "num_steps": 4, "batch_size": 2, "num_generations": 4, "max_completion_length": 6, "max_len": 64,
-        "learning_rate": 0.003, "adaptation": "full",
+        "learning_rate": 0.003, "adaptation": "full", "monitors": {"reward_rise": None, "max_kl": None},
     } | settings  # fmt: skip
     return GrpoSpec.model_validate(fields)
 

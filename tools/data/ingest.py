@@ -8,7 +8,7 @@ from typing import Literal
 from nightsmith.record.digest import file_digest, sha256
 from nightsmith.tools.base import ToolError
 from nightsmith.tools.data.conversations import ChatColumns
-from nightsmith.tools.data.manifest import FileRecord, SourceRecord
+from nightsmith.tools.data.manifest import FileRecord, GeneratorRecord, SourceRecord
 from nightsmith.tools.data.parquet import TextTableWriter
 from nightsmith.tools.data.readers import Row, rows
 from nightsmith.tools.data.sources import Source, SourceFile
@@ -91,8 +91,12 @@ def _digest(file: SourceFile) -> str:
 def _record(reading: Reading, files: tuple[FileRecord, ...]) -> SourceRecord:
     source = reading.source
     drawn = f", {reading.num_generated} rows, seed {reading.seed}" if source.generator else ""
+    made = source.generator and GeneratorRecord(
+        task=source.generator.task, parameters=source.generator.parameters, seed=reading.seed,
+        num_generated=reading.num_generated,
+    )  # fmt: skip
     return SourceRecord(
-        ref=source.ref, id=source.id, label=source.label, kind=source.kind, note=source.note + drawn,
+        generator=made, ref=source.ref, id=source.id, label=source.label, kind=source.kind, note=source.note + drawn,
         text_columns=reading.text_columns, chat_columns=reading.chat_columns, columns_why=reading.columns_why,
         role=reading.role, files=files, skipped=source.skipped,
     )  # fmt: skip

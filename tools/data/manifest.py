@@ -11,6 +11,7 @@ from nightsmith.record.errors import Damaged
 from nightsmith.record.workspace import Workspace
 from nightsmith.tools.base import ToolError
 from nightsmith.tools.data.conversations import ChatColumns
+from nightsmith.tools.data.sources import Parameter
 
 FILE = "manifest.json"
 
@@ -26,6 +27,19 @@ class FileRecord(Contract):
     """Size."""
 
 
+class GeneratorRecord(Contract):
+    """What made a source's rows, so that each can be made again."""
+
+    task: str
+    """Task of reasoning-gym."""
+    parameters: tuple[tuple[str, Parameter], ...] = ()
+    """What differs from the task's defaults."""
+    seed: int
+    """Seed of the rows."""
+    num_generated: int = Field(gt=0)
+    """How many were made; a row's name ends with its place among them."""
+
+
 class SourceRecord(Contract):
     """One source as it was read."""
 
@@ -39,6 +53,8 @@ class SourceRecord(Contract):
     """How its rows were read."""
     note: str = ""
     """How its files were selected, or which generator made its rows."""
+    generator: GeneratorRecord | None = None
+    """Set where `kind` is `generator` (datasets of earlier versions lack it)."""
     text_columns: tuple[str, ...] = ()
     """Columns whose values make the text."""
     chat_columns: ChatColumns | None = None
