@@ -49,6 +49,7 @@ def _checks(workspace: Path | None) -> Iterator[Check]:
     yield probes.engine()
     yield from probes.sandboxes()
     yield from probes.schedulers()
+    yield from probes.cluster()
     yield probes.offline()
     yield from imported()
     yield from planner()

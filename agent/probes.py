@@ -18,6 +18,7 @@ import psutil
 from nightsmith.record.digest import Contract
 from nightsmith.record.errors import Refused
 from nightsmith.record.offline import OFFLINE, child_environment
+from nightsmith.record.settings_file import setting
 from nightsmith.record.workspace import find_root
 from nightsmith.sandboxes.base import Sandbox
 
@@ -203,6 +204,22 @@ def schedulers() -> Iterator[Check]:
         return
     mend = "apt install cron, or a systemd session; any other scheduler can call `nightsmith night run` as well."
     yield missing("scheduler", "neither a systemd user session nor crontab; only nights need one", mend)
+
+
+def cluster() -> Iterator[Check]:
+    """Where the settings send jobs to Slurm: whether it answers."""
+    if setting("launcher") != "slurm":
+        return
+    try:
+        asked = subprocess.run(["sinfo", "--summarize"], capture_output=True, text=True, timeout=30, check=False)
+        said = asked.stderr if asked.returncode else asked.stdout
+    except (OSError, subprocess.TimeoutExpired) as error:
+        asked, said = None, str(error)
+    if asked is not None and asked.returncode == 0:
+        yield found("Slurm", _last_line(said), needed=True)
+    else:
+        mend = 'Slurm\'s commands on PATH (Debian: apt install slurm-client), or launcher = "local" in nightsmith.toml.'
+        yield missing("Slurm", _last_line(said), mend, needed=True)
 
 
 def offline() -> Check:

@@ -111,3 +111,20 @@ def test_without_bubblewrap_the_doctor_says_how_to_get_it(monkeypatch: pytest.Mo
     check = next(iter(probes.sandboxes()))
     assert (check.name, check.state) == ("bubblewrap", State.MISSING)
     assert "apt install bubblewrap" in check.mend
+
+
+def test_slurm_is_needed_where_jobs_are_sent_there_and_not_asked_for_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert list(probes.cluster()) == []
+    monkeypatch.setenv("NIGHTSMITH_LAUNCHER", "slurm")
+    (check,) = probes.cluster()
+    assert (check.state, check.needed) == (State.MISSING, True)
+    assert "slurm-client" in check.mend
+    sinfo = tmp_path / "sinfo"
+    sinfo.write_text("#!/bin/sh\necho 'gpu up infinite 0/4/0/4 node[1-4]'\n")
+    sinfo.chmod(0o755)
+    (check,) = probes.cluster()
+    assert (check.state, check.detail) == (State.FOUND, "gpu up infinite 0/4/0/4 node[1-4]")
