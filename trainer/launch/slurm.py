@@ -132,7 +132,7 @@ def _parameters(spec: LaunchSpec, attempt: int) -> dict[str, object]:
     assert site.kind == "slurm"
     num_gpus = sum(device.startswith("cuda") for device in spec.devices)
     exported = [name for name in child_environment({}) if name in os.environ and not name.startswith("CUDA_")]
-    own = {"chdir": spec.workdir, "export": ",".join(exported) or "NIL", "signal": "TERM@30", "no_requeue": True}
+    own = {"chdir": spec.workdir, "export": ",".join(exported), "signal": "TERM@30", "no_requeue": True}
     if "requeue" in site.options:
         del own["no_requeue"]
     given = {"partition": site.partition, "account": site.account, "qos": site.qos}
