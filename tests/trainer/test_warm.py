@@ -70,7 +70,7 @@ def ws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
         jobs.stop(workspace, row.key, grace_s=0)
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 100) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, "waited in vain"
@@ -222,6 +222,7 @@ def test_a_job_that_starts_warm_ends_bit_equal_to_one_that_starts_cold(ws, tmp_p
     wait_until(warm.address().exists)
     specs: list[RunSpec] = [pretrain_spec(tmp_path, num_steps=20), sft_spec(tmp_path, write_model(tmp_path / "base"))]
     hot = [end_of(ws, start(ws, spec, "warm", threads)) for spec in specs]
+    assert warm.address().exists()  # so all of them were forked
     monkeypatch.setenv("NIGHTSMITH_WARM_IDLE_S", "0")
     cold = [end_of(ws, start(ws, spec, "cold", threads)) for spec in specs]
     for one, other in zip(hot, cold, strict=True):
