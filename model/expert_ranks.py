@@ -18,6 +18,8 @@ from nightsmith.model.attention import product_dtype
 
 ALL_GATHER = "all_gather"
 """Name of this way among transformers' expert-parallel implementations."""
+ALL_GATHER_MEAN = "all_gather_mean"
+"""The same, and gradients of experts are means over ranks; without it they are sums, which FSDP divides."""
 
 
 def gather_rows(rows: Tensor, group: dist.ProcessGroup) -> Tensor:
@@ -35,29 +37,29 @@ def sum_rows(rows: Tensor, group: dist.ProcessGroup) -> Tensor:
 
 
 class GatherRows(torch.autograd.Function):
-    """`gather_rows` with its gradient."""
+    """`gather_rows` with `factor` times its gradient."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, group: dist.ProcessGroup) -> Tensor:
-        ctx.group = group
+    def forward(ctx: Any, rows: Tensor, group: dist.ProcessGroup, factor: int) -> Tensor:
+        ctx.group, ctx.factor = group, factor
         return gather_rows(rows, group)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return sum_rows(grads[0], ctx.group), None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        return sum_rows(grads[0], ctx.group).mul_(ctx.factor), None, None
 
 
 class SumRows(torch.autograd.Function):
-    """`sum_rows` with its gradient."""
+    """`sum_rows` with its gradient divided by `divisor`."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, group: dist.ProcessGroup) -> Tensor:
-        ctx.group = group
+    def forward(ctx: Any, rows: Tensor, group: dist.ProcessGroup, divisor: int) -> Tensor:
+        ctx.group, ctx.divisor = group, divisor
         return sum_rows(rows, group)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return gather_rows(grads[0], ctx.group), None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        return gather_rows(grads[0], ctx.group).div_(ctx.divisor), None, None
 
 
 class AllGatherEP(EPImplementation):
@@ -66,15 +68,20 @@ class AllGatherEP(EPImplementation):
     The ranks of the group hold different batches of the same number of tokens.
     """
 
+    averages = False
+
     def __call__(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
         """What this rank's tokens get from the experts of all ranks."""
         group, dtype, number = self.ep_mesh.get_group(), product_dtype(hidden_states), self._number
+        shares = group.size() if self.averages else 1  # divided out again where gradients leave the experts
         sent = torch.cat((hidden_states.to(dtype), top_k_weights.to(dtype)), dim=1)
-        tokens, weights = GatherRows.apply(sent, group).split((hidden_states.shape[1], top_k_index.shape[1]), dim=1)
+        tokens, weights = GatherRows.apply(sent, group, shares).split(
+            (hidden_states.shape[1], top_k_index.shape[1]), dim=1
+        )
         local = gather_rows(top_k_index.int(), group).long() - self.ep_mesh.get_local_rank() * number
         elsewhere = (local < 0) | (local >= number)
         local, weights = local.masked_fill(elsewhere, number), weights.masked_fill(elsewhere, 0)
-        return SumRows.apply(self.experts_forward(tokens, local, weights), group).to(hidden_states.dtype)
+        return SumRows.apply(self.experts_forward(tokens, local, weights), group, shares).to(hidden_states.dtype)
 
     @property
     def _number(self) -> int:
@@ -82,4 +89,11 @@ class AllGatherEP(EPImplementation):
         return int(cast(Any, self.num_local_experts))
 
 
+class AveragingEP(AllGatherEP):
+    """The same for loops that do not divide the experts' gradients by the number of ranks themselves."""
+
+    averages = True
+
+
 EPImplementationInterface.register(ALL_GATHER, AllGatherEP)
+EPImplementationInterface.register(ALL_GATHER_MEAN, AveragingEP)

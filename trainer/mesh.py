@@ -22,7 +22,7 @@ from transformers.distributed.expert_parallel import apply_expert_parallelism
 from transformers.distributed.utils import TransformersDeviceMesh
 
 from nightsmith.model.capacity.sharding import ParallelPlan
-from nightsmith.model.expert_ranks import ALL_GATHER
+from nightsmith.model.expert_ranks import ALL_GATHER, ALL_GATHER_MEAN
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class Mesh:
         if self._plan.ep > 1:
             _, experts, _ = model._resolve_parallel_plans(layout)
             one, ep = self._meshes.get_mesh("tp"), self._meshes.get_mesh("ep")
-            apply_expert_parallelism(model, ep, one, experts, ep_implementation=layout.ep_implementation)
+            apply_expert_parallelism(model, ep, one, experts, ep_implementation=ALL_GATHER_MEAN)
         return model
 
     def rows(self, batch: Tensor) -> Tensor:
@@ -136,10 +136,6 @@ class Mesh:
         flat /= self._plan.dp
         for grad, mean in zip(everywhere, _unflatten_dense_tensors(flat, everywhere), strict=True):
             grad.copy_(mean)
-        # Experts of one rank have seen the tokens of all, whose losses are means over a rank's rows.
-        for part, grad in found:
-            if part.mine is not part.whole:
-                grad.div_(self._plan.dp)
 
     def total_norm(self, parts: Iterable[Part]) -> Tensor:
         """Norm of the whole gradient; on every rank the square of it that `sum` would add up to the whole's."""
