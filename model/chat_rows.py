@@ -249,7 +249,7 @@ class ChatFormat:
         rest = whole[len(prompt) :]
         stop = self._tokenizer.convert_ids_to_tokens(self.stop_id)
         end = rest.rfind(stop)
-        if end < 0 or (content.strip() and end < rest.rfind(content.strip())):
+        if end < 0 or (content.strip() and end + len(stop) <= rest.rfind(content.strip())):
             return prompt, Segment(rest.rstrip(), is_answer=True, ends=True), rest.rstrip()
         answer = rest[: end + len(stop)]
         return prompt, Segment(answer, is_answer=True), answer

@@ -70,6 +70,10 @@ def why_not(shape: ModelShape, plan: ParallelPlan) -> str | None:
             return "ep must be a multiple of tp and divide fsdp * tp"
         if plan.pp > 1:
             return "expert and pipeline parallelism cannot be combined"
+    if plan.tp > 1 and plan.pp > 1:
+        return "tensor and pipeline parallelism cannot be combined"
+    if plan.tp > 1 and shape.is_tied:
+        return "tensor parallelism in transformers does not take a head that is the embedding itself"
     if plan.tp > 1 and not shape.has_tp:
         return f"{shape.family} has no tensor-parallel plan in transformers"
     if plan.tp > 1 and (indivisible := _indivisible(shape, plan.tp, uneven_words=plan.fsdp == 1)):

@@ -104,10 +104,10 @@ def test_a_run_ends_with_weights_digests_and_answers_that_match_its_files(trl, t
     assert settings_of(checkpoint) == settings_of(folder)
 
 
-def test_products_are_bfloat16_where_the_cpu_has_them_and_the_loss_is_that_of_float32(zygote, tmp_path, model) -> None:
+def test_products_are_bfloat16_where_the_cpu_has_them_and_the_loss_is_that_of_float32(trl, tmp_path, model) -> None:
     spec = sft_spec(tmp_path, model, num_steps=2, dev_suite=None)
-    lean = trained(zygote, tmp_path / "auto", spec)
-    full = trained(zygote, tmp_path / "float32", spec.model_copy(update={"precision": "float32"}))
+    lean = trained(trl, tmp_path / "auto", spec)
+    full = trained(trl, tmp_path / "float32", spec.model_copy(update={"precision": "float32"}))
     assert losses(tmp_path / "auto") == pytest.approx(losses(tmp_path / "float32"), rel=1e-2)
     assert (lean.checkpoint_digest != full.checkpoint_digest) == multiplies_bfloat16()
 
