@@ -183,12 +183,12 @@ def test_a_run_on_two_ranks_that_froze_and_was_killed_twice_ends_bit_equal_to_an
     disturb(torn, 1, lambda _: os.kill(pid_of(torn, 1), signal.SIGSTOP), hung_after_s=20.0)
     frozen = end_of(torn, 1)
     assert (frozen.status, frozen.reason.partition(" gave")[0]) == (RunStatus.HUNG, "Rank 1")
-    assert has_ended(torn)
+    wait_until(lambda: has_ended(torn), seconds=5)
 
     disturb(torn, 2, lambda _: os.kill(pid_of(torn, 0), signal.SIGKILL))
     killed = end_of(torn, 2)
     assert (killed.status, killed.reason.partition(" vanished")[0]) == (RunStatus.KILLED, "Rank 0")
-    assert has_ended(torn)
+    wait_until(lambda: has_ended(torn), seconds=5)
 
     disturb(torn, 3, lambda worker: os.kill(worker, signal.SIGKILL))
     assert runfolder.read_end(torn, 3) is None

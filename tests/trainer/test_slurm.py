@@ -188,6 +188,7 @@ def test_a_node_that_is_lost_loses_the_attempt_and_not_the_job(ws, endless) -> N
 
 
 def test_controllers_killed_around_the_submission_leave_exactly_one_job(ws, brief) -> None:
+    start(ws, brief, "first")  # what is imported or remembered at the first start is not counted
     total = count_lines(lambda: start(ws, brief, "counted"))
     steps = {f"killed-{before}": total - before for before in (40, 24, 12, 6, 3, 1)}
     for step, line in steps.items():
@@ -195,7 +196,7 @@ def test_controllers_killed_around_the_submission_leave_exactly_one_job(ws, brie
     left = len(squeue("%j"))
     keys = [start(ws, brief, step) for step in steps]
     assert left < len(squeue("%j"))
-    assert left > 1
+    assert left > 2
     for key in keys:
         assert end_of(ws, key).status == RunStatus.FAILED
         assert starts(ws, key) == [1]
@@ -206,7 +207,7 @@ def test_a_failed_job_names_the_file_in_which_its_output_is(ws, tmp_path, monkey
     spec = pretrain_spec(tmp_path)
     Path(spec.data).write_text("no parquet")
     result = end_of(ws, key := start(ws, spec))
-    assert result.status == RunStatus.FAILED
+    assert result.status == RunStatus.FAILED, result.reason
     assert runfolder.LOG in result.reason or "parquet" in result.reason
     monkeypatch.setattr(sys, "executable", "/bin/false")
     key = start(ws, spec, "no-python")

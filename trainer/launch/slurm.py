@@ -78,9 +78,11 @@ def gone(spec: LaunchSpec, attempt: int, claim: Claim | None, waited_s: float) -
         return Gone(RunStatus.KILLED, "It ended.")
     try:
         jobs = _ask_at_times(_name(spec, attempt))
+        if not _is_any_alive(jobs, claim):
+            jobs = _ask(_name(spec, attempt))  # that answer may be older than the claim: the job waited then
     except NightsmithError:
         return None  # as long as Slurm does not answer, nobody knows
-    if any(job.is_alive(claim is not None) for job in jobs) or (not jobs and waited_s < CLAIM_WITHIN_S):
+    if _is_any_alive(jobs, claim) or (not jobs and waited_s < CLAIM_WITHIN_S):
         return None
     see_afresh(folder)
     if not jobs:
@@ -90,6 +92,10 @@ def gone(spec: LaunchSpec, attempt: int, claim: Claim | None, waited_s: float) -
     took = "" if claim else f", before a process took it: see {folder / 'slurm' / f'{last.id}_0_log.out'}"
     how = f"was requeued: its next incarnation leaves ({said})" if last.state in WAITING else f"is {said}"
     return Gone(ENDED.get(last.state, RunStatus.KILLED), f"Slurm job {last.id} {how}{took}.")
+
+
+def _is_any_alive(jobs: list[_Job], claim: Claim | None) -> bool:
+    return any(job.is_alive(claim is not None) for job in jobs)
 
 
 def cancel(spec: LaunchSpec, attempt: int, claim: Claim | None, number: signal.Signals) -> None:
