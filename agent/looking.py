@@ -1,7 +1,7 @@
 """What preflight looks at before a plan is drawn up: rows of the data, and the model that is fine-tuned."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean
 
@@ -10,9 +10,10 @@ from nightsmith.model import catalogue
 from nightsmith.model.files import weights_digest
 from nightsmith.model.size import ModelSize, model_size
 from nightsmith.tools.base import ToolError
-from nightsmith.tools.data.columns import propose
-from nightsmith.tools.data.conversations import ChatColumns, conversation
+from nightsmith.tools.data.columns import ColumnProposal, PairProposal, propose, propose_pairs
+from nightsmith.tools.data.conversations import ChatColumns, Conversation, conversation
 from nightsmith.tools.data.inspect import Inspection, inspect_data
+from nightsmith.tools.data.preferences import PreferenceColumns, pair
 from nightsmith.tools.data.readers import Record, records, sample_records
 from nightsmith.tools.data.resolve import resolve
 from nightsmith.tools.data.sources import Source
@@ -47,12 +48,19 @@ class DataLook:
     """Text files, which have no columns."""
     is_generated: bool = False
     """Rows are made: there are as many as are asked for."""
-    columns: ChatColumns | None = None
+    columns: ChatColumns | PreferenceColumns | None = None
     """Columns that conversations are made of; null: rows are texts, or see `problem`."""
     why: str = ""
     """Why these columns."""
     problem: str = ""
     """Why rows make no conversations."""
+    pairs_problem: str = ""
+    """Why rows make no pairs of answers, where a goal trains on pairs."""
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether each row has a chosen and a rejected answer."""
+        return isinstance(self.columns, PreferenceColumns)
 
     @property
     def row_bytes(self) -> float:
@@ -105,7 +113,9 @@ def blind(spec: GoalSpec, default_model: str | None) -> Look:
 def look(spec: GoalSpec, cwd: Path, default_model: str | None) -> Look:
     """Look at every source of the goal and at its model. Raises ToolError, or NightsmithError for the model."""
     data = {
-        each.ref: look_at(resolve(each.ref, cwd=cwd), conversations=bool({"sft", "grpo"} & set(spec.methods)))
+        each.ref: look_at(
+            resolve(each.ref, cwd=cwd), conversations=spec.methods != ("pretrain",), pairs="dpo" in spec.methods
+        )
         for each in spec.data
     }
     return Look(look_at_model(spec, cwd, default_model), data)
@@ -121,12 +131,25 @@ def look_at_model(spec: GoalSpec, cwd: Path, default_model: str | None) -> Model
     return ModelLook(named.name, ref, model_size(folder))
 
 
-def look_at(source: Source, *, conversations: bool) -> DataLook:
-    """Rows of one source, and as what a fine-tuning would read them."""
+def look_at(source: Source, *, conversations: bool, pairs: bool = False) -> DataLook:
+    """Rows of one source, and as what a fine-tuning would read them; `pairs`: as pairs of answers, where they are."""
     seen = inspect_data(source)
     if source.kind == "text" or not conversations:
         return _texts(source, seen)
     sample = _sample(source)
+    if not pairs:
+        return _conversations(source, seen, sample)
+    try:
+        proposal = propose_pairs(source, sample)
+    except ToolError as problem:
+        return replace(_conversations(source, seen, sample), pairs_problem=str(problem))
+    both = [each for record in sample if (each := pair(record, proposal.columns))]
+    chosen = _looked(source, seen, [each.chosen for each in both], proposal)
+    rejected = [each.rejected for each in both]
+    return replace(chosen, longest_bytes=max(chosen.longest_bytes, *(len(each.text.encode()) for each in rejected)))
+
+
+def _conversations(source: Source, seen: Inspection, sample: Sequence[Record]) -> DataLook:
     try:
         proposal = propose(source, sample)
     except ToolError as problem:
@@ -134,6 +157,12 @@ def look_at(source: Source, *, conversations: bool) -> DataLook:
     found = [each for record in sample if (each := conversation(record, proposal.columns))]
     if not found:
         return _texts(source, seen, problem=f"No record of {source.id} has a prompt and an answer ({proposal.why}).")
+    return _looked(source, seen, found, proposal)
+
+
+def _looked(
+    source: Source, seen: Inspection, found: Sequence[Conversation], proposal: ColumnProposal | PairProposal
+) -> DataLook:
     sizes = [len(each.text.encode()) for each in found]
     num_rows = GENERATED_ROWS if source.generator else seen.num_rows
     return DataLook(

@@ -8,7 +8,7 @@ from nightsmith.record.digest import Contract
 from nightsmith.tools.base import ToolCall
 from nightsmith.trainer.spec import ModelRef
 
-TRAINING = ("pretrain", "sft", "grpo")
+TRAINING = ("pretrain", "sft", "dpo", "grpo")
 """Tools whose calls are the stages of a run."""
 Move = Literal["baseline", "recipe", "hyperparameters", "architecture", "data", "scale", "seed", "confirm", "stop"]
 

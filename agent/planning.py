@@ -22,12 +22,15 @@ __all__ = ["Blocked", "Machine", "check_supported", "seeds_per_side", "study_pla
 
 CHAINS = (
     ("pretrain",), ("sft",), ("sft", "sft"), ("pretrain", "sft"),
+    ("dpo",), ("sft", "dpo"), ("pretrain", "sft", "dpo"),
     ("grpo",), ("sft", "grpo"), ("pretrain", "sft", "grpo"),
 )  # fmt: skip
 """Stages that this version runs, in order."""
 TEXT_METRICS = ("bits_per_byte", "perplexity", "loss")
 ANSWER_METRICS = ("exact_match", "token_f1", "output_tokens")
 """Metrics of generated answers."""
+PAIR_METRICS = ("accuracy",)
+"""Metrics of pairs of answers: the share in which the chosen one is likelier."""
 TEXT_SHARES = (0.1, 0.3, 4)
 """Of rows of text: share of dev, of all sealed folds together, and their number; each serves the look of one study."""
 LEAST_DEV_SHARE = 0.01
@@ -66,13 +69,16 @@ def _staged(spec: GoalSpec, machine: Machine, look: Look) -> StudyPlan:
     last = stages[-1]
     items = SEALED_PER_DEV * sft_costs.dev_items(machine, look, full)
     suite: dict[str, Any] = {"max_items": items, "max_bytes": ANSWER_BYTES, "seq_len": last.recipe["max_len"]}
-    if last.rows == "chat":
+    if last.rows != "text":
+        _check_held_out(spec, look)
         suite |= {"kind": "chat", "answers": True}
+    if last.rows == "preference" and _holds_out_pairs(spec, look):
+        suite["pairs"] = True
     calls = _calls(spec, stages, suite, look)
     refs = [data.ref for data in spec.data]
     notes = [*_model_notes(spec, look), *column_notes(look, refs)]
-    notes += [*long_rows(look, refs, planning_sft.most_bytes(look) if last.rows == "chat" else None), *said, *told]
-    plan = _drawn(spec, machine, fitted, calls, planning_sft.tunables(spec, last.recipe), last.recipe, notes)
+    notes += [*long_rows(look, refs, planning_sft.most_bytes(look) if last.rows != "text" else None), *said, *told]
+    plan = _drawn(spec, machine, fitted, calls, planning_sft.tunables(spec, last), last.recipe, notes)
     return plan.model_copy(update={"model": look.model.ref if reference else None})
 
 
@@ -127,7 +133,11 @@ def _builds(spec: GoalSpec, stages: Sequence[Stage], look: Look | None) -> tuple
 
 
 def _kind(stage: Stage, look: Look | None) -> tuple[str, tuple[str, ...]]:
-    """Rows and sources of a stage's dataset. Conversations can be read as texts too, and their columns are known."""
+    """Rows and sources of a stage's dataset. Conversations can be read as texts too, and their columns are known;
+    pairs as conversations that end with the better answer.
+    """
+    if look and all(look.of(ref).has_pairs for ref in stage.refs):
+        return "preference", stage.refs
     known = bool(look) and all(look.of(ref).columns for ref in stage.refs)
     return "chat" if known else stage.rows, stage.refs
 
@@ -148,11 +158,11 @@ def _training_build(spec: GoalSpec, rows: str, refs: Sequence[str], look: Look |
 
 def _build(spec: GoalSpec, rows: str, refs: Sequence[str], look: Look | None, more: dict[str, Any]) -> BuildDataset:
     args: dict[str, Any] = {"sources": refs, **more}
-    if rows == "chat":
+    if rows != "text":
         sources = (*refs, *more.get("dev_sources", ()), *more.get("sealed_sources", ()))
         known = {ref: look.of(ref).columns for ref in sources} if look else {}
         columns = {ref: columns for ref, columns in known.items() if columns}
-        args |= {"rows": "chat", "columns": columns}
+        args |= {"rows": rows, "columns": columns}
         if (most := planning_sft.most_bytes(look)) is not None:
             args["max_bytes"] = most
     return with_requests(BuildDataset(**args), spec.pipeline, avoid=spec.avoid)
@@ -162,10 +172,31 @@ def _shares(spec: GoalSpec, look: Look | None) -> tuple[float, float, int]:
     """Shares of the last stage's rows that are held out: for dev, for all sealed folds, and the number of folds."""
     dev, sealed, folds = TEXT_SHARES
     if spec.methods[-1] != "pretrain" and look:
-        sources = planning_sft.sources_of(spec, look, len(spec.methods) - 1, "chat")
+        sources = planning_sft.sources_of(spec, look, len(spec.methods) - 1)
         dev, sealed, folds = fitting_shares(sum(look.of(ref).num_rows for ref in sources))
     tested = bool(_refs(spec, "test"))
     return 0.0 if _refs(spec, "eval") else dev, 0.0 if tested else sealed, 1 if tested else folds
+
+
+def _held_out(spec: GoalSpec) -> tuple[str, ...]:
+    """Sources of rows that only evaluate."""
+    return *_refs(spec, "eval"), *_refs(spec, "test")
+
+
+def _check_held_out(spec: GoalSpec, look: Look) -> None:
+    """Refuse data to evaluate on that are no conversations, and pairs that nobody can compare. Raises Blocked."""
+    for ref in _held_out(spec):
+        if problem := planning_sft.problem_with(look, ref, "sft"):
+            raise Blocked(problem)
+    asked = [t.metric for t in (*spec.targets, *spec.guardrails) if t.metric in PAIR_METRICS]
+    if asked and not _holds_out_pairs(spec, look):
+        problems = [problem for ref in _held_out(spec) if (problem := look.of(ref).pairs_problem)]
+        raise Blocked(f"{asked[0]} is measured on held-out pairs of answers. {problems[0]}")
+
+
+def _holds_out_pairs(spec: GoalSpec, look: Look) -> bool:
+    """Whether the rows that judge are pairs too, as far as anybody looked."""
+    return not any(look.of(ref).pairs_problem or look.of(ref).is_text for ref in _held_out(spec))
 
 
 def _refs(spec: GoalSpec, role: str) -> tuple[str, ...]:
@@ -190,7 +221,10 @@ def check_supported(spec: GoalSpec, machine: Machine) -> None:
 
 
 def _check_targets(spec: GoalSpec) -> None:
-    measured = (*TEXT_METRICS, *ANSWER_METRICS) if spec.methods[-1] != "pretrain" else TEXT_METRICS
+    measured = (
+        *TEXT_METRICS, *(ANSWER_METRICS if spec.methods[-1] != "pretrain" else ()),
+        *(PAIR_METRICS if spec.methods[-1] == "dpo" else ()),
+    )  # fmt: skip
     known = {None, *(data.ref for data in spec.data)}
     for target in (*spec.targets, *spec.guardrails):
         if target.metric not in measured:
@@ -207,7 +241,7 @@ def _check_targets(spec: GoalSpec) -> None:
 
 def _check_data(spec: GoalSpec) -> None:
     for data in spec.data:
-        if data.role not in ("train", "eval", "test"):
+        if data.role not in ("train", "eval", "test", *(("preference",) if "dpo" in spec.methods else ())):
             raise Blocked(
                 f"{data.ref!r} as {data.role} data is not possible yet: name data to train on, to evaluate or to test."
             )

@@ -1,4 +1,4 @@
-"""How a model is fine-tuned: the stages of a run, their recipes, what trials may change. What it takes: `sft_costs`."""
+"""How a model that exists is trained on, by sft, dpo or grpo: stages and recipes. What it takes: `sft_costs`."""
 
 import math
 from collections.abc import Sequence
@@ -7,14 +7,14 @@ from typing import Any, Literal
 
 from nightsmith.agent import figures, planning_pretrain
 from nightsmith.agent.fitting import Blocked
-from nightsmith.agent.goal import GoalSpec
+from nightsmith.agent.goal import DataRole, GoalSpec
 from nightsmith.agent.looking import TEMPLATE_TOKENS, Look, begins_at_random
+from nightsmith.agent.methods import ANY_SETTINGS, METHODS, SPACE, Method, Rows, roles_of, rows_of
 from nightsmith.agent.plan import Tunable
 from nightsmith.tools import finetuning, registry
 from nightsmith.tools.arguments import did_you_mean
 from nightsmith.tools.base import ToolCall
-from nightsmith.tools.finetuning import SETTINGS, Tuning, settings_of
-from nightsmith.tools.reinforcement import Grpo
+from nightsmith.tools.finetuning import Tuning
 from nightsmith.tools.training import Value
 
 LORA_FROM_PARAMS = 2e7
@@ -27,24 +27,6 @@ SHARE_FOR_ANSWER, LEAST_BYTES_PER_TOKEN = 0.25, 2.0
 """Of a model's context, kept for generated answers; and bytes of a token at least, in most languages."""
 LEAST_LEN, LONGEST_LEN, TEXT_LEN = 128, 2048, 256
 """Longest row in tokens: of conversations by their longest, of texts, which are cut."""
-
-SPACE: tuple[Tunable, ...] = (
-    Tunable(name="batch_size", kind="choice", choices=(2, 4, 8, 16, 32)),
-    Tunable(name="warmup_share", kind="float", low=0.0, high=0.3),
-    Tunable(name="schedule", kind="choice", choices=("constant", "cosine", "linear")),
-    Tunable(name="lora_rank", kind="choice", choices=(4, 8, 16, 32, 64)),
-    Tunable(name="weight_decay", kind="float", low=0.0, high=0.1),
-    Tunable(name="num_generations", kind="choice", choices=(4, 8, 16)),
-    Tunable(name="temperature", kind="float", low=0.7, high=1.2),
-)
-"""What trials may change, beside the learning rate. Every one keeps the number of rows that are trained on."""
-RATES = {"full": (5e-6, 5e-3), "lora": (5e-5, 5e-3)}
-POLICY_RATES = {"full": (1e-6, 1e-3), "lora": (1e-5, 1e-3)}
-"""Range of the learning rate by adaptation, of fine-tuning and of reinforcement learning."""
-ANY_SETTINGS = (*settings_of(Grpo), "epochs")
-"""Settings that a stage after pre-training may have."""
-SMALL_RATES = {"sft": 5e-4, "grpo": 1e-4}
-"""Peak learning rate of models so small that they are trained whole: near that of their pre-training."""
 REWARDS = {"exact": "exact_match", "unit_tests": "unit_tests", "command": "command"}
 """Kinds of reward that a goal may ask for, by their names in the tool."""
 SETTING_NAMES = {
@@ -60,8 +42,8 @@ SETTING_NAMES = {
 class Stage:
     """One stage of a run."""
 
-    tool: Literal["pretrain", "sft", "grpo"]
-    rows: Literal["chat", "text"]
+    tool: Literal["pretrain", "sft", "dpo", "grpo"]
+    rows: Rows
     """As what its data are read."""
     refs: tuple[str, ...]
     """Sources of its training data."""
@@ -86,39 +68,50 @@ def stages_of(spec: GoalSpec, look: Look, held_out: float) -> tuple[tuple[Stage,
     said: list[str] = []
     found: list[Stage] = []
     for index, method in enumerate(spec.methods):
-        rows: Literal["chat", "text"] = "text" if method == "pretrain" else "chat"
-        refs = sources_of(spec, look, index, rows)
+        rows = rows_of(method)
+        refs = sources_of(spec, look, index)
         if index == 0 and begins_at_random(spec):
             recipe, told = planning_pretrain.baseline_recipe(_first_settings(spec))
             found.append(Stage("pretrain", rows, refs, recipe))
         else:
             num_rows = (1 - held_out) * sum(_num_rows(spec, look, ref, rows) for ref in refs)
-            tool: Literal["sft", "grpo"] = "grpo" if method == "grpo" else "sft"
-            recipe, told = _recipe(spec, look, tool, refs, rows, num_rows, starts=not found)
-            found.append(Stage(tool, rows, refs, recipe, num_rows))
+            trained = METHODS.get(method, METHODS["sft"])  # a model that exists is pre-trained as it is fine-tuned
+            recipe, told = _recipe(spec, look, trained, refs, rows, num_rows, starts=not found)
+            found.append(Stage(trained.name, rows, refs, recipe, num_rows))
+            if method == "sft" and not set(refs) & set(_meant(spec, index, "train")):
+                told = [*told, f"No data are named for fine-tuning: it trains on the chosen answers of {refs[0]}."]
         said += [each for each in told if each not in said]
     return tuple(found), said
 
 
-def sources_of(spec: GoalSpec, look: Look, index: int, rows: str) -> tuple[str, ...]:
+def sources_of(spec: GoalSpec, look: Look, index: int) -> tuple[str, ...]:
     """Training data of one stage: what names it, and what names none and can be used. Raises Blocked without any."""
-    meant = [d.ref for d in spec.data if d.role == "train" and d.stage in (None, index)]
-    for data in (d for d in spec.data if d.role == "train" and d.stage == index):
-        if rows == "chat" and (problem := _problem(look, data.ref)):
+    method = spec.methods[index]
+    meant = [ref for role in roles_of(method) for ref in _meant(spec, index, role)]
+    for data in (d for d in spec.data if d.role in roles_of(method) and d.stage == index):
+        if problem := problem_with(look, data.ref, method):
             raise Blocked(problem)
-    usable = [ref for ref in meant if rows == "text" or not _problem(look, ref)]
-    if usable:
-        return tuple(dict.fromkeys(usable))
+    for role in roles_of(method):
+        if usable := [ref for ref in _meant(spec, index, role) if not problem_with(look, ref, method)]:
+            return tuple(dict.fromkeys(usable))
     if meant:
-        raise Blocked(_problem(look, meant[0]))
-    raise Blocked(f"Stage {index + 1} ({spec.methods[index]}) has no data to train on. Name some for it.")
+        raise Blocked(problem_with(look, meant[0], method))
+    raise Blocked(f"Stage {index + 1} ({method}) has no data to train on. Name some for it.")
 
 
-def _problem(look: Look, ref: str) -> str:
+def _meant(spec: GoalSpec, index: int, role: DataRole) -> list[str]:
+    return [data.ref for data in spec.data if data.role == role and data.stage in (None, index)]
+
+
+def problem_with(look: Look, ref: str, method: str) -> str:
+    """Why a method cannot use a source; empty where it can."""
     seen = look.of(ref)
+    if rows_of(method) == "text":
+        return ""
     if seen.is_text:
-        return f"{ref!r} is text without prompts and answers. Give a CSV, JSONL or parquet file, or pre-train on it."
-    return seen.problem
+        what, other = ("pairs of answers", "") if method == "dpo" else ("prompts and answers", ", or pre-train on it")
+        return f"{ref!r} is text without {what}. Give a CSV, JSONL or parquet file{other}."
+    return seen.pairs_problem if method == "dpo" else seen.problem
 
 
 def _num_rows(spec: GoalSpec, look: Look, ref: str, rows: str) -> float:
@@ -141,9 +134,9 @@ def _first_settings(spec: GoalSpec) -> GoalSpec:
 def _recipe(
     spec: GoalSpec,
     look: Look,
-    tool: Literal["sft", "grpo"],
+    method: Method,
     refs: Sequence[str],
-    rows: Literal["chat", "text"],
+    rows: Rows,
     num_rows: float,
     *,
     starts: bool,
@@ -151,16 +144,16 @@ def _recipe(
     """Settings of one fine-tuning stage at full length. Raises Blocked or ToolError."""
     asked: dict[str, Any] = {}
     for setting in spec.settings:
-        if setting.name != "seeds" and not _belongs_to_another(spec, tool, setting.name):
-            asked[setting_name(setting.name, tool)] = setting.value
+        if setting.name != "seeds" and not _belongs_to_another(spec, method, setting.name):
+            asked[setting_name(setting.name, method)] = setting.value
     adaptation, said = _adaptation(spec, look)
     epochs = asked.pop("epochs", None)
-    own: dict[str, Any] = _reward(spec) if tool == "grpo" else {"rows": rows}
+    own: dict[str, Any] = {"sft": {"rows": rows}, "dpo": {}, "grpo": _reward(spec)}[method.name]
     args: dict[str, Any] = {"adaptation": adaptation, **own, "max_len": _max_len(look, refs, rows)} | asked
     args["model"] = look.model.name if starts else "$previous"
     if args["adaptation"] == "full" and look.model.size.num_params < LORA_FROM_PARAMS:
-        args.setdefault("learning_rate", SMALL_RATES[tool])
-    chosen = registry.validate(ToolCall(tool=tool, args=args))
+        args.setdefault("learning_rate", method.small_rate)
+    chosen = registry.validate(ToolCall(tool=method.name, args=args))
     assert isinstance(chosen, Tuning)
     if "num_steps" not in asked:
         passes = float(epochs) if epochs is not None else _epochs(look, refs, num_rows)
@@ -183,11 +176,11 @@ def _reward(spec: GoalSpec) -> dict[str, Value]:
     return {"reward": REWARDS[spec.reward.kind], **file}
 
 
-def _belongs_to_another(spec: GoalSpec, tool: str, name: str) -> bool:
-    """Whether a setting is that of another stage: only pre-training has it, or reinforcement learning comes after."""
+def _belongs_to_another(spec: GoalSpec, method: Method, name: str) -> bool:
+    """Whether a setting is that of another stage: only pre-training has it, or preferences or rewards come after."""
     known = SETTING_NAMES.get(name, name)
     return (begins_at_random(spec) and known not in ANY_SETTINGS) or (
-        tool == "sft" and "grpo" in spec.methods and known in ANY_SETTINGS
+        method.name == "sft" and spec.methods[-1] in ("dpo", "grpo") and known in ANY_SETTINGS
     )
 
 
@@ -228,28 +221,28 @@ def most_bytes(look: Look | None) -> int | None:
     return max(1, int(room * (1 if size.is_byte_level else LEAST_BYTES_PER_TOKEN)))
 
 
-def setting_name(name: str, tool: str = "sft") -> str:
+def setting_name(name: str, method: Method) -> str:
     """The recipe's name for a setting of the goal. Raises Blocked, with near names, where the method has none."""
-    known = SETTING_NAMES.get(name, name)
-    allowed = ANY_SETTINGS if tool == "grpo" else (*SETTINGS, "epochs")
+    known, allowed = SETTING_NAMES.get(name, name), method.settings
     if known in allowed:
         return known
-    what = "Reinforcement learning" if tool == "grpo" else "Fine-tuning"
-    raise Blocked(f"{what} has no setting {name!r}.{did_you_mean(known, allowed)} Settings: {', '.join(allowed)}.")
+    near = did_you_mean(known, allowed)
+    raise Blocked(f"{method.noun.capitalize()} has no setting {name!r}.{near} Settings: {', '.join(allowed)}.")
 
 
-def tunables(spec: GoalSpec, recipe: dict[str, Value]) -> tuple[Tunable, ...]:
+def tunables(spec: GoalSpec, last: Stage) -> tuple[Tunable, ...]:
     """The search space of the last stage: without what the goal fixes or forbids, and what has no meaning.
 
     Trials are compared at equal rows, so that fixed steps fix the batch size.
     """
+    method = METHODS[last.tool]
     fixed = {SETTING_NAMES.get(s.name, s.name) for s in spec.settings if s.how == "fixed"}
     fixed |= {SETTING_NAMES.get(name, name) for name in spec.avoid} | (
         {"batch_size"} if "num_steps" in fixed else set()
     )
-    low, high = (POLICY_RATES if "num_generations" in recipe else RATES)[str(recipe["adaptation"])]
+    low, high = method.rates[str(last.recipe["adaptation"])]
     rate = Tunable(name="learning_rate", kind="float", low=low, high=high, log=True)
-    return tuple(t for t in (rate, *SPACE) if t.name in recipe and t.name not in fixed)
+    return tuple(t for t in (rate, *SPACE, *method.own_space) if t.name in last.recipe and t.name not in fixed)
 
 
 def is_length_fixed(spec: GoalSpec) -> bool:

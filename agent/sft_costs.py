@@ -1,4 +1,4 @@
-"""What fine-tuning takes: speeds, measured or assumed from the model's size, seconds of training and of evaluation."""
+"""What it takes to train on a model that exists: speeds, measured or assumed from its size, seconds, tokens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -76,13 +76,16 @@ def fitted(spec: GoalSpec, machine: Machine, look: Look, stages: Sequence[Stage]
 
 
 def _training(machine: Machine, look: Look, stage: Stage, speed: Speeds) -> tuple[float, float]:
-    """Seconds and tokens of one stage at full length."""
+    """Seconds and tokens of one stage at full length. Of pairs both answers are trained, and read by the reference."""
     if stage.tool == "pretrain":
         return planning_pretrain.training_cost(machine, stage.recipe)
     tokens = float(stage.recipe["num_steps"]) * int(stage.recipe["batch_size"]) * _row_tokens(look, stage)
     if stage.tool == "grpo":
         tokens *= int(stage.recipe["num_generations"])
         return tokens / speed.train + GENERATION_FACTOR * tokens / speed.forward, tokens
+    if stage.tool == "dpo":
+        once = 2 * stage.num_rows * _row_tokens(look, stage)
+        return 2 * tokens / speed.train + once / speed.forward, 2 * tokens
     return tokens / speed.train, tokens
 
 
@@ -94,12 +97,13 @@ def _row_tokens(look: Look, stage: Stage) -> float:
 
 
 def item_s(look: Look, stage: Stage, speed: Speeds) -> float:
-    """Seconds to evaluate one item: to read it; with answers, to read the prompt again, and to write."""
+    """Seconds to evaluate one item: to read it, with a worse answer too; to read the prompt again, and to write."""
     row = _row_tokens(look, stage)
     if stage.rows == "text":
         return row / speed.forward
     answer = max(look.of(ref).answer_bytes for ref in stage.refs) / look.model.size.bytes_per_token
-    return (2 * row + GENERATION_FACTOR * (answer + SPARE_TOKENS)) / speed.forward
+    read = 3 if stage.rows == "preference" else 2
+    return (read * row + GENERATION_FACTOR * (answer + SPARE_TOKENS)) / speed.forward
 
 
 def dev_items(machine: Machine, look: Look, stages: Sequence[Stage]) -> int:

@@ -14,7 +14,7 @@ from nightsmith.trainer.spec import TrainSpec
 
 NUM_ANSWERS = 10
 PROMPT_CHARS, ANSWER_CHARS = 600, 300
-ORDER = ("exact_match", "token_f1", "output_tokens", "loss", "perplexity", "bits_per_byte")
+ORDER = ("exact_match", "token_f1", "accuracy", "margin", "output_tokens", "loss", "perplexity", "bits_per_byte")
 
 
 def with_sides(ws: Workspace, view: StudyView) -> StudyView:

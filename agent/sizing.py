@@ -16,9 +16,10 @@ from nightsmith.model.size import base_config
 from nightsmith.tools import registry, training
 from nightsmith.tools.base import ToolCall
 from nightsmith.tools.finetuning import Sft, Tuning
+from nightsmith.tools.preference import Dpo
 from nightsmith.tools.reinforcement import Grpo
 from nightsmith.tools.training import Pretrain
-from nightsmith.trainer.sizing import on_cpu
+from nightsmith.trainer.sizing import LOGITS_CHUNK, on_cpu
 
 
 def check_sizes(plan: StudyPlan, machine: Machine, look: Look, free_disk_bytes: int) -> None:
@@ -50,10 +51,10 @@ def _workload(call: ToolCall, look: Look) -> Workload:
         return on_cpu(micro_batch=shape.batch_size, seq_len=shape.seq_len)
     assert isinstance(args, Tuning)
     is_text = isinstance(args, Sft) and args.rows == "text"
-    answers = args.num_generations if isinstance(args, Grpo) else 1
+    answers = args.num_generations if isinstance(args, Grpo) else 2 if isinstance(args, Dpo) else 1
     longest = max((look.tokens(data.longest_bytes) for data in look.data.values()), default=math.inf)
     length = args.max_len if is_text or longest <= 0 else int(min(args.max_len, longest))
     return on_cpu(
         micro_batch=args.batch_size * answers, seq_len=max(1, length), method=args.adaptation, lora_rank=args.lora_rank,
-        lora_experts=True,
+        lora_experts=True, logits_chunk=LOGITS_CHUNK if isinstance(args, Dpo) else None,
     )  # fmt: skip

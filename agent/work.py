@@ -15,6 +15,7 @@ from nightsmith.record.workspace import Workspace
 from nightsmith.tools import registry
 from nightsmith.tools.evaluation import evaluate_model_spec
 from nightsmith.tools.finetuning import Sft, Tuning, sft_spec
+from nightsmith.tools.preference import Dpo, dpo_spec
 from nightsmith.tools.reinforcement import Grpo, grpo_spec
 from nightsmith.tools.training import Pretrain, pretrain_spec
 from nightsmith.trainer import jobrows, jobs
@@ -80,6 +81,8 @@ def training_spec(ws: Workspace, study: str, plan: StudyPlan, step: Step) -> Run
         assert start is not None, "a plan that fine-tunes names a model, or trains one before"
         manifest = materials.manifest_of(ws, study, args.dataset)
         seeded = args.model_copy(update={"seed": args.seed + step["seed"]})
+        if isinstance(seeded, Dpo):
+            return dpo_spec(seeded, manifest, ws, model=start, suite=suite)
         if isinstance(seeded, Grpo):
             return grpo_spec(seeded, manifest, ws, model=start, suite=suite)
         assert isinstance(seeded, Sft)

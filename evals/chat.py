@@ -1,10 +1,12 @@
-"""Chat suites: likelihood of the reference answers, and answers by greedy decoding. Rendering: `model.chat_rows`.
+"""Chat suites: likelihood of reference and of rejected answers, and answers by greedy decoding.
+
+Rendering: `model.chat_rows`.
 
 B rows of a batch, P shared prefix, L longest row, K longest answer, V vocabulary.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaLis
 from nightsmith.evals.answers import exact_match, token_f1
 from nightsmith.evals.suite import ChatRow, Items
 from nightsmith.evals.types import SuiteSpec
-from nightsmith.model.chat_rows import ChatFormat, TokenRow
+from nightsmith.model.chat_rows import ChatFormat, Message, TokenRow
 from nightsmith.model.prefix import prefix_cache, shared_prefix_len
 from nightsmith.record.errors import NightsmithError
 
@@ -36,7 +38,7 @@ def score_chat(
         model: causal language model.
         tokenizer: its tokenizer.
         rows: conversations.
-        suite: whether answers are generated, and how long they may be.
+        suite: whether answers are generated, and how long they may be; whether pairs are compared.
         on_batch: progress, in passes over rows; also told at each generated token, so that it may end the evaluation.
 
     Raises:
@@ -46,27 +48,39 @@ def score_chat(
     chat = ChatFormat(tokenizer)
     token_rows = chat.last_answers([row.messages for row in rows], [row.tools for row in rows])
     _require_context(model, rows, token_rows, suite.max_new_tokens if suite.answers else 0)
-    asked = _Asked(model, token_rows, tokenizer.pad_token_id, on_batch, passes=2 if suite.answers else 1)
+    asked = _Asked(model, token_rows, tokenizer.pad_token_id, on_batch, passes=1 + suite.answers + suite.pairs)
     references = [row.messages[-1]["content"] for row in rows]
-    answers: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     nll = asked.likelihood()
     if suite.answers:
         given = asked.answers(chat.stop_ids, suite.max_new_tokens)
         texts = [chat.answer_text(ids) for ids in given]
         pairs = list(zip(texts, references, strict=True))
-        answers = {
+        figures = {
             "exact_match": np.array([exact_match(*pair) for pair in pairs]),
             "token_f1": np.array([token_f1(*pair) for pair in pairs]),
             "output_tokens": np.array([float(len(ids)) for ids in given]),
             "answer": tuple(texts),
         }
+    if suite.pairs:
+        figures |= _pair_figures(chat, rows, asked, nll)
     return Items(
         np.array([row.row_id for row in rows], dtype=np.str_),
         nll,
         np.array([float(sum(row.trained)) for row in token_rows]),
         np.array([float(len(text.encode())) for text in references]),
-        **answers,
+        **figures,
     )
+
+
+def _pair_figures(chat: ChatFormat, rows: Sequence[ChatRow], asked: "_Asked", nll: np.ndarray) -> dict[str, Any]:
+    """What each row's answer, of this `nll`, has before the rejected one. Raises NightsmithError as `score_chat`."""
+    worse = [(*row.messages[:-1], Message(role="assistant", content=row.rejected or "")) for row in rows]
+    token_rows = chat.last_answers(worse, [row.tools for row in rows])
+    _require_context(asked.model, rows, token_rows, 0)
+    rejected = replace(asked, rows=token_rows)
+    margin = rejected.likelihood() - nll
+    return {"accuracy": (margin > 0).astype(np.float64), "margin": margin}
 
 
 @dataclass

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nightsmith.evals.suite import ANSWER_COLUMNS, Items, Row, select_conversations, select_rows, write_items
+from nightsmith.evals.suite import FIGURES, Items, Row, select_conversations, select_rows, write_items
 from nightsmith.evals.types import Evaluation, SuiteSpec
 from nightsmith.model.bytes_tokenizer import bytes_tokenizer, is_byte_level
 from nightsmith.model.chat_rows import leading_bos
@@ -88,17 +88,17 @@ def _items(model: Any, tokenizer: Any, suite: SuiteSpec, on_batch: OnBatch | Non
 
 
 def summarise(items: Items) -> dict[str, float]:
-    """Metrics over all items: likelihood by bytes or tokens, so long ones weigh more; answers by means."""
+    """Metrics over all items: likelihood by bytes or tokens, so long ones weigh more; answers and pairs by means."""
     nll, num_tokens, num_bytes = (
         math.fsum(column.tolist()) for column in (items.nll_nats, items.num_tokens, items.num_bytes)
     )
     loss = nll / num_tokens
-    answers = {name: getattr(items, name) for name in ANSWER_COLUMNS}
+    figures = {name: getattr(items, name) for name in FIGURES}
     return {
         "bits_per_byte": nll / math.log(2) / num_bytes,
         "loss": loss,
         "perplexity": math.exp(loss) if loss < 700 else math.inf,
-        **{name: math.fsum(values.tolist()) / len(items) for name, values in answers.items() if values is not None},
+        **{name: math.fsum(values.tolist()) / len(items) for name, values in figures.items() if values is not None},
     }
 
 

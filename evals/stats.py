@@ -11,11 +11,11 @@ Seeds are the second source of chance: a recipe trained again gives another metr
 runs of several seeds and added to the item part. Both are variances of the same observed figures, so the item noise
 that is particular to one seed is counted twice: intervals are a little too wide, never too narrow.
 
-Exact match and token F1 are shares: means over items that lie in 0..1, often all 0 or all 1, where the observed
-variance says nothing. A share by itself gets the bound of Clopper and Pearson (1934). Differences and ratios get half
-an item more of each possible pair of outcomes in their variance (Agresti and Min 2005, "Simple improved confidence
-intervals for comparing matched proportions", Statistics in Medicine 24), so that no bound is the estimate itself
-because all items agree.
+Exact match, token F1 and the accuracy of pairs are shares: means over items that lie in 0..1, often all 0 or all 1,
+where the observed variance says nothing. A share by itself gets the bound of Clopper and Pearson (1934). Differences
+and ratios get half an item more of each possible pair of outcomes in their variance (Agresti and Min 2005, "Simple
+improved confidence intervals for comparing matched proportions", Statistics in Medicine 24), so that no bound is the
+estimate itself because all items agree.
 """
 
 import math
@@ -64,10 +64,12 @@ METRICS: dict[str, Metric] = {
     "perplexity": Metric(lambda items: items.nll_nats, lambda items: items.num_tokens, _exp, _exp),
     "exact_match": Metric(lambda items: items.exact_match, _ones, extremes=lambda _: (0.0, 1.0)),
     "token_f1": Metric(lambda items: items.token_f1, _ones, extremes=lambda _: (0.0, 1.0)),
+    "accuracy": Metric(lambda items: items.accuracy, _ones, extremes=lambda _: (0.0, 1.0)),
+    "margin": Metric(lambda items: items.margin, _ones),
     # No answer is longer than twice the mean: an assumption, which only matters where all answers are equally long.
     "output_tokens": Metric(lambda items: items.output_tokens, _ones, extremes=lambda mean: (0.0, 2 * mean)),
 }
-SHARES = frozenset({"exact_match", "token_f1"})
+SHARES = frozenset({"exact_match", "token_f1", "accuracy"})
 """Metrics whose items lie in 0..1."""
 
 

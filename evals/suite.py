@@ -12,12 +12,15 @@ from numpy.typing import NDArray
 from nightsmith.evals.types import Evaluation, SuiteSpec
 from nightsmith.model.chat_rows import Message, Tool, parse_messages, parse_tools
 from nightsmith.record.digest import file_digest
-from nightsmith.record.errors import Damaged
+from nightsmith.record.errors import Damaged, NightsmithError
 
 Floats = NDArray[np.float64]
 COLUMNS = ("row_id", "nll_nats", "num_tokens", "num_bytes")
 ANSWER_COLUMNS = ("exact_match", "token_f1", "output_tokens")
 """Figures of generated answers; beside them stands the column `answer`."""
+PAIR_COLUMNS = ("accuracy", "margin")
+"""Figures of pairs of answers."""
+FIGURES = (*ANSWER_COLUMNS, *PAIR_COLUMNS)
 
 
 class EvidenceMissing(Damaged):
@@ -45,6 +48,8 @@ class ChatRow:
     messages: tuple[Message, ...]
     tools: tuple[Tool, ...] = ()
     """What the model may call."""
+    rejected: str | None = None
+    """A worse answer, in pairs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,11 +70,15 @@ class Items:
     output_tokens: Floats | None = None
     """Tokens of the generated answer, its stop token not counted."""
     answer: tuple[str, ...] | None = None
+    accuracy: Floats | None = None
+    """1 where the reference answer is likelier than the rejected one, else 0; null: no pairs were compared."""
+    margin: Floats | None = None
+    """Log-likelihood of the reference answer less that of the rejected one, in nats."""
 
     def __post_init__(self) -> None:
         row_id = np.asarray(self.row_id, dtype=np.str_)
         order = np.argsort(row_id, kind="stable")
-        for name in (*COLUMNS[1:], *ANSWER_COLUMNS):
+        for name in (*COLUMNS[1:], *FIGURES):
             if getattr(self, name) is not None:
                 values = np.asarray(getattr(self, name), dtype=np.float64)
                 _require_one_each(name, values.size, row_id.size)
@@ -101,32 +110,45 @@ def select_rows(suite: SuiteSpec) -> list[Row]:
     Raises EvidenceMissing without the file and EvidenceAltered where its bytes are not those of the suite.
     """
     rows = _sorted_rows(suite, "text")
-    return [Row(row, text.encode()[: suite.max_bytes]) for row, text, _ in rows[: suite.max_items]]
+    return [Row(row, text.encode()[: suite.max_bytes]) for row, text in rows[: suite.max_items]]
 
 
 def select_conversations(suite: SuiteSpec) -> list[ChatRow]:
     """The conversations that a chat suite scores: the first `max_items` by row id whose answer is not empty.
 
-    Raises as `select_rows`, and NightsmithError for a row that is no conversation with an answer.
+    Raises as `select_rows`, and NightsmithError for a row that is no conversation with an answer, or no pair where the
+    suite compares pairs.
     """
     rows: list[ChatRow] = []
-    for row_id, text, tools in _sorted_rows(suite, "messages", optional="tools"):
+    for row_id, text, tools, rejected in _sorted_rows(suite, "messages", optional=("tools", "rejected")):
         messages = parse_messages(text, row_id)
         if messages[-1]["content"].strip():
-            rows.append(ChatRow(row_id, messages, parse_tools(tools, row_id)))
+            worse = _rejected(rejected, messages, row_id) if suite.pairs else None
+            rows.append(ChatRow(row_id, messages, parse_tools(tools, row_id), worse))
         if len(rows) == suite.max_items:
             break
     return rows
 
 
-def _sorted_rows(suite: SuiteSpec, column: str, optional: str = "") -> list[tuple[str, str, str]]:
-    """(row id, value, value of the optional column or "") of each row of the suite's file with a value, by row id."""
+def _rejected(text: str, messages: tuple[Message, ...], row_id: str) -> str:
+    """The worse answer of a row. Raises NightsmithError where it has none, or one to another question."""
+    worse = parse_messages(text, row_id) if text else ()
+    if not worse or worse[:-1] != messages[:-1]:
+        raise NightsmithError(
+            f"Row {row_id} has no rejected answer to its prompt, and the suite compares pairs. Build the data with "
+            "rows='preference', or evaluate them with pairs false."
+        )
+    return worse[-1]["content"]
+
+
+def _sorted_rows(suite: SuiteSpec, column: str, optional: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """(row id, value, values of the optional columns or "") of each row of the suite's file with a value, by row id."""
     path = Path(suite.data)
     _require(path, suite.data_digest, "evaluation data")
-    table = _read_table(path, ["row_id", column], optional=[optional])
-    more = table.get(optional, [None] * len(table["row_id"]))
-    rows = zip(table["row_id"], table[column], more, strict=True)
-    return sorted((str(row), str(value), str(other or "")) for row, value, other in rows if value)
+    table = _read_table(path, ["row_id", column], optional=optional)
+    absent = [""] * len(table["row_id"])
+    rows = zip(*(table.get(name, absent) for name in ("row_id", column, *optional)), strict=True)
+    return sorted(tuple(str(value or "") for value in row) for row in rows if row[1])
 
 
 def write_items(path: Path, items: Items) -> str:
@@ -139,6 +161,7 @@ def write_items(path: Path, items: Items) -> str:
     }
     if items.answer is not None:
         columns |= {name: getattr(items, name) for name in ANSWER_COLUMNS} | {"answer": list(items.answer)}
+    columns |= {name: figure for name in PAIR_COLUMNS if (figure := getattr(items, name)) is not None}
     partial = path.with_suffix(".partial")
     _pyarrow("pyarrow.parquet").write_table(_pyarrow("pyarrow").table(columns), partial)
     partial.replace(path)
@@ -152,7 +175,7 @@ def read_items(path: Path, digest: str | None = None) -> Items:
     """
     _require(path, digest, "item scores")
     try:
-        table = _read_table(path, list(COLUMNS), optional=[*ANSWER_COLUMNS, "answer"])
+        table = _read_table(path, list(COLUMNS), optional=[*FIGURES, "answer"])
         found: dict[str, Any] = {name: np.asarray(values) for name, values in table.items() if name != "answer"}
         return Items(**found, answer=tuple(table["answer"]) if "answer" in table else None)
     except ValueError as error:

@@ -54,7 +54,8 @@ class SuiteSpec(Contract):
     """What is evaluated: one data file, the items taken from it, the window in which the model reads them."""
 
     data: str
-    """Absolute path of a parquet file with columns `row_id` and `text`, for `chat` also `messages` (and `tools`)."""
+    """Absolute path of a parquet file with columns `row_id` and `text`, for `chat` also `messages` (and `tools`), for
+    `pairs` also `rejected`."""
     data_digest: str
     """SHA-256 of that file; an evaluation on other bytes is TAMPERED."""
     split: Literal["dev", "sealed"]
@@ -70,6 +71,9 @@ class SuiteSpec(Contract):
     is the reference answer: its likelihood given what comes before it."""
     answers: bool = False
     """Chat only: each prompt is also answered by greedy decoding, for exact match, token F1 and output tokens."""
+    pairs: bool = False
+    """Chat only: the reference answer is compared with a rejected one, for accuracy (the share of rows in which the
+    model gives it the higher likelihood) and margin (by how many nats, in the mean)."""
     max_new_tokens: int = Field(default=64, gt=0)
     """Longest answer in tokens."""
 
@@ -96,7 +100,7 @@ class Evaluation(Contract):
     """Digest of the SuiteSpec."""
     items: str
     """Path of the item scores, relative to the run folder: parquet with `row_id, nll_nats, num_tokens, num_bytes`, and
-    with answers also `exact_match, token_f1, output_tokens, answer`."""
+    with answers also `exact_match, token_f1, output_tokens, answer`, of pairs also `accuracy, margin`."""
     items_digest: str
     """SHA-256 of that file."""
     metrics: dict[str, float]

@@ -37,6 +37,8 @@ class Evaluate(ToolArgs):
     """`text`: likelihood of whole texts; `chat`: of the last assistant turn, given what comes before it."""
     answers: bool = False
     """Chat only: the model also answers each prompt, for exact match, token F1 and output tokens."""
+    pairs: bool = False
+    """Chat only: the rejected answers of a dataset of pairs are read too, for accuracy and margin."""
     max_new_tokens: int = Field(default=64, gt=0, le=2**15)
     """Longest answer in tokens."""
 
@@ -67,8 +69,8 @@ def text_suite(
 
 
 def chat_suite(
-    manifest: Manifest, ws: Workspace, split: Split, *, fold: int = 0, answers: bool = True, max_items: int = 256,
-    max_bytes: int = 2048, seq_len: int = 512, max_new_tokens: int = 64,
+    manifest: Manifest, ws: Workspace, split: Split, *, fold: int = 0, answers: bool = True, pairs: bool = False,
+    max_items: int = 256, max_bytes: int = 2048, seq_len: int = 512, max_new_tokens: int = 64,
 ) -> SuiteSpec:  # fmt: skip
     """The suite of conversations of one split: the last assistant turn is the reference answer.
 
@@ -78,23 +80,31 @@ def chat_suite(
         split: `dev`, or `sealed`.
         fold: which sealed fold.
         answers: each prompt is also answered by greedy decoding.
+        pairs: whether the model prefers the chosen answer to the rejected one is measured too.
         max_items: items at most, in the order of their row ids.
         max_bytes: bytes of the answer scored per item.
         seq_len: window in tokens.
         max_new_tokens: longest answer; `answer_tokens` chooses one.
 
     Raises:
-        ToolError: the rows are texts, or the dataset has no such split.
+        ToolError: the rows are texts, or no pairs where these are asked for, or the dataset has no such split.
     """
-    if manifest.rows != "chat":
+    if manifest.rows == "text":
         raise ToolError(
             f"Dataset {manifest.name} has rows of text, no conversations to answer. Build it with rows='chat', or "
             "evaluate it with kind='text'."
         )
+    if pairs and not manifest.has_pairs(split):
+        raise ToolError(
+            f"The {split} rows of dataset {manifest.name} are no pairs of a chosen and a rejected answer. Build it "
+            "with rows='preference' and held-out rows that are pairs, or set pairs to false."
+        )
     suite = text_suite(
         manifest, ws, split, fold=fold, max_items=max_items, max_bytes=max_bytes, seq_len=seq_len
     )  # fmt: skip
-    return suite.model_copy(update={"kind": "chat", "answers": answers, "max_new_tokens": max_new_tokens})
+    return suite.model_copy(
+        update={"kind": "chat", "answers": answers, "pairs": pairs, "max_new_tokens": max_new_tokens}
+    )
 
 
 def answer_tokens(manifest: Manifest, *, at_most: int = 256) -> int:
@@ -115,11 +125,12 @@ def suite_of(args: Evaluate, manifest: Manifest, ws: Workspace) -> SuiteSpec:
     require_dataset(args.dataset, manifest)
     if args.kind == "chat":
         return chat_suite(
-            manifest, ws, args.split, fold=args.fold, answers=args.answers, max_items=args.max_items,
-            max_bytes=args.max_bytes, seq_len=args.seq_len, max_new_tokens=args.max_new_tokens,
+            manifest, ws, args.split, fold=args.fold, answers=args.answers, pairs=args.pairs,
+            max_items=args.max_items, max_bytes=args.max_bytes, seq_len=args.seq_len,
+            max_new_tokens=args.max_new_tokens,
         )  # fmt: skip
-    if args.answers:
-        raise ToolError("Texts have nothing to answer: set kind to 'chat', or answers to false.")
+    if args.answers or args.pairs:
+        raise ToolError("Texts have nothing to answer: set kind to 'chat', or answers and pairs to false.")
     return text_suite(
         manifest, ws, args.split, fold=args.fold, max_items=args.max_items, max_bytes=args.max_bytes,
         seq_len=args.seq_len,

@@ -144,7 +144,7 @@ def sft_spec(
         ToolError: the dataset is another one, or conversations are asked of rows that are texts.
     """
     require_dataset(args.dataset, manifest)
-    if args.rows == "chat" and manifest.rows != "chat":
+    if args.rows == "chat" and manifest.rows == "text":
         raise ToolError(
             f"Dataset {manifest.name} has rows of text, no conversations. Build it with rows='chat', or set rows to "
             "'text' to train every token."

@@ -11,6 +11,7 @@ from nightsmith.tools.data.build import BuildDataset
 from nightsmith.tools.data.inspect import InspectData
 from nightsmith.tools.evaluation import Evaluate
 from nightsmith.tools.finetuning import Sft
+from nightsmith.tools.preference import Dpo
 from nightsmith.tools.reinforcement import Grpo
 from nightsmith.tools.training import Pretrain
 
@@ -52,6 +53,7 @@ TOOLS: dict[str, Tool] = {
         Tool("build_dataset", BuildDataset, "writes data"),
         Tool("pretrain", Pretrain, "starts a job"),
         Tool("sft", Sft, "starts a job"),
+        Tool("dpo", Dpo, "starts a job"),
         Tool("grpo", Grpo, "starts a job"),
         Tool("evaluate", Evaluate, "starts a job"),
         Tool("read_metrics", ReadMetrics, "reads"),

@@ -87,7 +87,7 @@ def grpo_spec(
         ToolError: the dataset is another one or has no conversations, or the reward cannot be given for its rows.
     """
     require_dataset(args.dataset, manifest)
-    if manifest.rows != "chat":
+    if manifest.rows == "text":
         raise ToolError(f"Dataset {manifest.name} has rows of text, no prompts to answer. Build it with rows='chat'.")
     longest = args.max_completion_length or answer_tokens(manifest)
     return GrpoSpec(

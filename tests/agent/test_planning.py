@@ -70,7 +70,7 @@ def test_what_the_goal_avoids_is_not_searched():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"methods": ("dpo",)}, "trains by: pretrain, sft"),
+        ({"methods": ("dpo", "grpo")}, "trains by: pretrain, sft"),
         ({"targets": (Target(metric="exact_match", op=">=", value=0.8),)}, "bits_per_byte"),
         ({"gpus": 4}, "Leave GPUs out"),
         ({"settings": (Setting(name="learning_rat", value=1.0),)}, "learning_rate"),

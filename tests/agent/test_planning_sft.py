@@ -156,7 +156,7 @@ def test_a_plan_without_a_look_names_what_it_assumed():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"methods": ("dpo",)}, "trains by: pretrain, sft"),
+        ({"methods": ("dpo", "grpo")}, "trains by: pretrain, sft"),
         ({"targets": (Target(metric="macro_f1", op=">=", value=0.5),)}, "exact_match"),
         ({"adaptation": "qlora"}, "QLoRA"),
         ({"architecture": ArchitectureRequest(layers=3)}, "another shape"),

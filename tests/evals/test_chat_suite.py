@@ -1,11 +1,14 @@
 """Answers by generation: the same as one row after the other without batch, padding or cache, and scored as text."""
 
+import json
 import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given
@@ -14,11 +17,15 @@ from small_runs import chat_suite
 from tiny_models import TEMPLATE, write_model
 from torch.nn import functional as F
 
+from nightsmith.evals import stats
 from nightsmith.evals.answers import exact_match, token_f1
+from nightsmith.evals.effects import ShareEffect
 from nightsmith.evals.run import evaluate, summarise
 from nightsmith.evals.suite import Items, read_items, select_conversations
+from nightsmith.evals.types import SuiteSpec
 from nightsmith.model.chat_rows import ChatFormat
 from nightsmith.model.load import load, load_tokenizer
+from nightsmith.record.digest import file_digest
 from nightsmith.record.errors import NightsmithError
 
 torch.set_num_threads(1)
@@ -110,6 +117,41 @@ def test_a_suite_that_asks_for_no_answers_generates_none(tmp_path: Path) -> None
     items = Asked(tmp_path, None, answers=False).items()
     assert items.answer is None
     assert "exact_match" not in summarise(items)
+
+
+def pairs_of(folder: Path, rejected: list[str]) -> SuiteSpec:
+    """A suite of PAIRS, each with a worse answer."""
+    suite = chat_suite(folder, PAIRS, max_new_tokens=12)
+    table = pq.read_table(suite.data)
+    worse = [json.loads(row)[:-1] for row in table["messages"].to_pylist()]
+    turns = [[*each, {"role": "assistant", "content": text}] for each, text in zip(worse, rejected, strict=True)]
+    pq.write_table(table.append_column("rejected", pa.array([json.dumps(each) for each in turns])), suite.data)
+    return suite.model_copy(update={"pairs": True, "data_digest": file_digest(Path(suite.data))})
+
+
+@torch.inference_mode()
+def test_pairs_are_compared_by_the_likelihood_that_each_answer_has_by_itself(tmp_path: Path) -> None:
+    asked = Asked(tmp_path, "Antworte immer kurz.\n" + TEMPLATE)
+    worse = ["y" * (1 + i % 4) for i in range(len(PAIRS))]
+    asked.suite = pairs_of(tmp_path, worse)
+    items = asked.items()
+    turned = chat_suite(tmp_path, [(q, b) for (q, _), b in zip(PAIRS, worse, strict=True)], answers=False)
+    asked.suite = turned
+    expected = asked.items().nll_nats - items.nll_nats
+    assert items.margin is not None
+    assert items.accuracy is not None
+    np.testing.assert_allclose(items.margin, expected, rtol=1e-4, atol=1e-4)
+    assert items.accuracy.tolist() == [float(margin > 0) for margin in expected]
+    metrics = summarise(items)
+    assert (metrics["accuracy"], metrics["margin"]) == (items.accuracy.mean(), pytest.approx(items.margin.mean()))
+    assert items.answer is not None
+    assert stats.value(items, "accuracy") == metrics["accuracy"]
+    assert isinstance(stats.own_effect(items, "accuracy"), ShareEffect)
+
+
+def test_pairs_without_a_worse_answer_to_the_same_prompt_are_refused_by_their_id(tmp_path: Path) -> None:
+    with pytest.raises(NightsmithError, match=r"Row r000 has no rejected answer to its prompt.*rows='preference'"):
+        select_conversations(chat_suite(tmp_path, PAIRS).model_copy(update={"pairs": True}))
 
 
 def test_a_row_that_does_not_fit_into_the_context_is_refused_by_its_id(tmp_path: Path) -> None:

@@ -18,10 +18,20 @@ def refusal(tool: str, **args: Any) -> str:
 
 
 def test_the_tools_are_these():
-    assert list(TOOLS) == ["inspect_data", "build_dataset", "pretrain", "sft", "grpo", "evaluate", "read_metrics"]
+    assert list(TOOLS) == [
+        "inspect_data",
+        "build_dataset",
+        "pretrain",
+        "sft",
+        "dpo",
+        "grpo",
+        "evaluate",
+        "read_metrics",
+    ]
     assert [tool.name for tool in TOOLS.values() if tool.phase == "starts a job"] == [
         "pretrain",
         "sft",
+        "dpo",
         "grpo",
         "evaluate",
     ]

@@ -10,7 +10,7 @@ from nightsmith.record.digest import file_digest
 from nightsmith.record.workspace import Workspace
 from nightsmith.tools.base import ToolError
 from nightsmith.tools.data import engine, steps
-from nightsmith.tools.data.columns import propose, require_columns
+from nightsmith.tools.data.columns import ColumnProposal, PairProposal, propose, propose_pairs, require_columns
 from nightsmith.tools.data.held_out import HELD_OUT, write_held_out
 from nightsmith.tools.data.ingest import BuildProgress, OnProgress, Reading, fingerprint, ingest
 from nightsmith.tools.data.manifest import (
@@ -23,7 +23,7 @@ from nightsmith.tools.data.manifest import (
 )
 from nightsmith.tools.data.plan import MIN_ITEMS, BuildDataset, plan
 from nightsmith.tools.data.publish import intact, publish, staging
-from nightsmith.tools.data.readers import choose_text_columns, sample_records
+from nightsmith.tools.data.readers import Record, choose_text_columns, sample_records
 from nightsmith.tools.data.resolve import resolve
 from nightsmith.tools.data.sources import Source
 
@@ -63,7 +63,7 @@ def build_dataset(
             say(BuildProgress("reused", 1, 1))
             return found
         with staging(ws, dataset[:12], num_bytes=sum(source.num_bytes for source in sources)) as folder:
-            write_held_out(ws, others, folder, chat=args.rows == "chat")
+            write_held_out(ws, others, folder, chat=args.has_turns)
             manifest = _build(args, readings, records, planned, dataset, folder, say)
             manifest = manifest.model_copy(update={"without": tuple(other.dataset for other in others)})
             publish(ws, manifest, folder)
@@ -87,7 +87,7 @@ def _labelled(sources: list[Source]) -> list[Source]:
 
 def _reading(source: Source, args: BuildDataset, role: Literal["train", "dev", "sealed"]) -> Reading:
     reading = Reading(source, (), args.chunk_bytes, args.num_generated, args.seed, role=role)
-    if args.rows == "chat":
+    if args.has_turns:
         return _chat_reading(reading, args)
     if source.kind == "text":
         return reading
@@ -101,8 +101,23 @@ def _chat_reading(reading: Reading, args: BuildDataset) -> Reading:
     if given := args.columns.get(source.ref):
         require_columns(source, given, sample)
         return replace(reading, chat_columns=given)
-    found = propose(source, sample)
+    found = _proposed(source, sample, reading.role, args)
     return replace(reading, chat_columns=found.columns, columns_why=found.why)
+
+
+def _proposed(source: Source, sample: list[Record], role: str, args: BuildDataset) -> ColumnProposal | PairProposal:
+    """Columns of conversations or pairs. Where pairs are trained on, rows that only evaluate may still be the former.
+
+    Raises ToolError where they cannot be told.
+    """
+    if args.rows != "preference":
+        return propose(source, sample)
+    try:
+        return propose_pairs(source, sample)
+    except ToolError:
+        if role == "train":
+            raise
+        return propose(source, sample)
 
 
 def _build(
@@ -197,7 +212,7 @@ def _publish_splits(
         say(BuildProgress("publish", number, len(names)))
         total = f"SELECT {{}} FROM ingest JOIN {steps.ident(table)} USING (row_id) WHERE split = $split"
         values = {"split": name}
-        longest = ("max(num_bytes)", "max(answer_bytes)") if args.rows == "chat" else ()
+        longest = ("max(num_bytes)", "max(answer_bytes)") if args.has_turns else ()
         most = [_count(connection, total.format(what), values) for what in longest] or [None, None]
         yield SplitRecord(
             name=name,

@@ -55,6 +55,9 @@ SYSTEMS = frozenset({"system", "systemprompt", "systemmessage"})
 CONTEXTS = _set("input context kontext contexto contexte contesto passage background eingabe hintergrund")
 """Names of a column that goes with an instruction or a question."""
 DIALOGUES = _set("messages conversations conversation dialog dialogue dialogs turns chat chats")
+CHOSEN = _set("chosen accepted preferred better gewahlt bevorzugt besser elegida preferida choisie 选择")
+REJECTED = _set("rejected dispreferred worse abgelehnt schlechter rechazada rejetee 拒绝")
+"""Words for the better and the worse of two answers."""
 
 
 def fold(name: str) -> str:
@@ -78,6 +81,11 @@ def is_named(name: str, kinds: frozenset[str]) -> bool:
     """Whether the whole name, without its separators, is one of these; `system` may also be one word of it."""
     found = words(name)
     return "".join(found) in kinds or (kinds is SYSTEMS and "system" in found)
+
+
+def says(name: str, kinds: frozenset[str]) -> bool:
+    """Whether one of the words of a name is one of these."""
+    return any(word in kinds for word in words(name))
 
 
 def leaning(name: str) -> float:

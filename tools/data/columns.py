@@ -11,6 +11,7 @@ from nightsmith.tools.arguments import did_you_mean
 from nightsmith.tools.base import ToolError
 from nightsmith.tools.data import column_names
 from nightsmith.tools.data.conversations import OVERFLOW, ChatColumns, as_text, turns_of
+from nightsmith.tools.data.preferences import PreferenceColumns, pair
 from nightsmith.tools.data.readers import Record
 from nightsmith.tools.data.sources import Source
 
@@ -37,6 +38,15 @@ class ColumnProposal(Contract):
     """The columns."""
     why: str
     """Why these, in words: `prompt = 'kunde_frage' (named like a question), completion = 'antw' (…)`."""
+
+
+class PairProposal(Contract):
+    """Columns that a pair of answers would be made of."""
+
+    columns: PreferenceColumns
+    """The columns."""
+    why: str
+    """Which these are, in words."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +87,59 @@ def propose(source: Source, sample: Sequence[Record]) -> ColumnProposal:
     return _dialogue(found) or _pair(source, found)
 
 
-def require_columns(source: Source, columns: ChatColumns, sample: Sequence[Record]) -> None:
+def propose_pairs(source: Source, sample: Sequence[Record]) -> PairProposal:
+    """Propose the columns of prompt, chosen and rejected answer, by their names; the prompt also by what is left.
+
+    Args:
+        source: where the table is from.
+        sample: its first records.
+
+    Raises:
+        ToolError: the source has no such columns, or no record makes a pair; says which columns there are.
+    """
+    names = dict.fromkeys(name for record in sample for name in record if name != OVERFLOW)
+    found = [_column(name, sample) for name in names]
+    sides = [_side(found, kinds) for kinds in (column_names.CHOSEN, column_names.REJECTED)]
+    if source.kind == "text" or sides[0] is None or sides[1] is None:
+        raise ToolError(_no_pairs(source, found, sides))
+    rest = [c for c in found if c not in sides and not column_names.is_aside(c.name)]
+    system = next((c for c in rest if column_names.is_named(c.name, column_names.SYSTEMS) and c.kind != "empty"), None)
+    asked = [c for c in rest if c is not system]
+    prompt = max((c for c in asked if c.leaning > 0), key=_likelihood, default=None)
+    if prompt is None and any(side.kind != "turns" for side in sides if side):
+        prompt = _only([c for c in asked if c.kind == "text"])
+    columns = PreferenceColumns(
+        prompt=prompt.name if prompt else None, chosen=sides[0].name, rejected=sides[1].name,
+        system=system.name if system else None,
+    )  # fmt: skip
+    if not any(pair(record, columns) for record in sample):
+        raise ToolError(_no_pairs(source, found, sides))
+    parts = [f"{role} = {_shown(name)}" for role, name in columns.model_dump(exclude_none=True).items()]
+    return PairProposal(columns=columns, why=f"{', '.join(parts)} (pairs of answers, by the names of their columns)")
+
+
+def _side(found: list[_Column], kinds: frozenset[str]) -> _Column | None:
+    """The column that is named so: `chosen` rather than `score_chosen`."""
+    named = [c for c in found if column_names.says(c.name, kinds) and not column_names.is_aside(c.name)]
+    return min(named, key=lambda c: (c.kind in ("number", "id"), len(column_names.words(c.name))), default=None)
+
+
+def _no_pairs(source: Source, found: list[_Column], sides: Sequence[_Column | None]) -> str:
+    if source.kind == "text":
+        have = "it is text without columns"
+    elif None in sides:
+        have = f"its columns are {_listed([c.name for c in found])}"
+    else:
+        named = " and ".join(_shown(c.name) for c in sides if c)
+        have = f"no row has a prompt and two different answers to it in {named}, of {_listed([c.name for c in found])}"
+    return (
+        f"{source.id} has no pairs of answers, of which one is preferred: {have}. Needed are a chosen and a rejected "
+        "answer, and the prompt where these are not whole conversations: name the columns (`columns`, or headers such "
+        "as prompt, chosen and rejected) of a CSV, JSONL or parquet file."
+    )
+
+
+def require_columns(source: Source, columns: ChatColumns | PreferenceColumns, sample: Sequence[Record]) -> None:
     """Refuse columns that were given but are not there."""
     have = list(dict.fromkeys(name for record in sample for name in record if name != OVERFLOW))
     for name in columns.names():
@@ -89,6 +151,7 @@ def require_columns(source: Source, columns: ChatColumns, sample: Sequence[Recor
 
 def _dialogue(found: list[_Column]) -> ColumnProposal | None:
     turns = [column for column in found if column.kind == "turns"]
+    turns = [c for c in turns if not column_names.says(c.name, column_names.REJECTED)] or turns
     if not turns:
         return None
     best = max(turns, key=lambda column: column_names.is_named(column.name, column_names.DIALOGUES))

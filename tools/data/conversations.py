@@ -97,7 +97,7 @@ class Conversation:
 
 def conversation(record: Mapping[str, Any], columns: ChatColumns) -> Conversation | None:
     """The conversation of a record; None where prompt or answer is empty, or the row has values beyond its header."""
-    if any(as_text(value) for value in cast("list[Any]", record.get(OVERFLOW) or [])):
+    if is_ragged(record):
         return None
     system = as_text(record.get(columns.system)) if columns.system else None
     if columns.messages:
@@ -108,6 +108,11 @@ def conversation(record: Mapping[str, Any], columns: ChatColumns) -> Conversatio
     if turns is None:
         return None
     return Conversation((("system", system), *turns) if system and opens else turns)
+
+
+def is_ragged(record: Mapping[str, Any]) -> bool:
+    """Whether a row has values beyond its table's header, so that it cannot be told which is which."""
+    return any(as_text(value) for value in cast("list[Any]", record.get(OVERFLOW) or []))
 
 
 def _pair(record: Mapping[str, Any], columns: ChatColumns) -> tuple[Turn, ...] | None:
@@ -142,6 +147,14 @@ def turns_of(value: object) -> tuple[Turn, ...] | None:
 
     A list is refused whole where a turn has an unknown role or no text: half a conversation would teach something else.
     """
+    turns = parse_turns(value) or ()
+    while turns and turns[-1][0] != "assistant":
+        turns = turns[:-1]
+    return turns if any(role == "user" for role, _ in turns) else None
+
+
+def parse_turns(value: object) -> tuple[Turn, ...] | None:
+    """All turns of a list of objects (or its JSON text); None where it is no such list, or one of them is no turn."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             value = json.loads(value)
@@ -150,12 +163,8 @@ def turns_of(value: object) -> tuple[Turn, ...] | None:
     if not isinstance(value, list):
         return None
     turns = [_turn(each) for each in cast("list[object]", value) if not _is_empty_system(each)]
-    while turns and turns[-1] is not None and turns[-1][0] != "assistant":
-        turns.pop()
-    if len(turns) < 2 or any(turn is None for turn in turns):
-        return None
     known = tuple(turn for turn in turns if turn is not None)
-    return known if any(role == "user" for role, _ in known) else None
+    return known if known and len(known) == len(turns) else None
 
 
 def _turn(value: object) -> Turn | None:

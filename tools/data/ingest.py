@@ -7,10 +7,10 @@ from typing import Literal
 
 from nightsmith.record.digest import file_digest, sha256
 from nightsmith.tools.base import ToolError
-from nightsmith.tools.data.conversations import ChatColumns
 from nightsmith.tools.data.manifest import FileRecord, GeneratorRecord, SourceRecord
 from nightsmith.tools.data.parquet import TextTableWriter
-from nightsmith.tools.data.readers import Row, rows
+from nightsmith.tools.data.preferences import PreferenceColumns
+from nightsmith.tools.data.readers import Row, RowColumns, rows
 from nightsmith.tools.data.sources import Source, SourceFile
 
 BATCH_CHARS = 4 * 2**20
@@ -19,6 +19,12 @@ BATCH_ROWS = 8192
 """Rows that are held in memory before they are written."""
 ROW_ID_DIGITS = 20
 """80 bits of SHA-256: two of a hundred million rows share an id with a chance below one in 10^8."""
+
+OF_CONVERSATIONS = (
+    ("messages", "messages"), ("key", "opening"), ("answer", "answer"),
+    ("rejected", "rejected"), ("rejected_messages", "rejected_messages"),
+)  # fmt: skip
+"""Column -> field of a row, empty where rows are texts."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +56,8 @@ class Reading:
     """Rows of a generator."""
     seed: int
     """Seed of a generator."""
-    chat_columns: ChatColumns | None = None
-    """Columns whose values make conversations; None: rows are texts."""
+    chat_columns: RowColumns | None = None
+    """Columns whose values make conversations, or pairs of answers; None: rows are texts."""
     columns_why: str = ""
     """How these were found."""
     role: Literal["train", "dev", "sealed"] = "train"
@@ -105,7 +111,8 @@ def _record(reading: Reading, files: tuple[FileRecord, ...]) -> SourceRecord:
 def ingest(
     readings: tuple[Reading, ...], records: tuple[SourceRecord, ...], path: Path, say: OnProgress
 ) -> tuple[SourceRecord, ...]:
-    """Write all rows to a parquet file (`row_id, source, text, role`, of conversations also `messages, key, answer`).
+    """Write all rows to a parquet file: `row_id, source, text, role`, of conversations also `messages, key, answer`,
+    of pairs also `rejected, rejected_messages`.
 
     Returns the records with their counts.
 
@@ -125,8 +132,11 @@ def _no_rows(record: SourceRecord) -> str:
     if record.chat_columns is None:
         return f"{record.id!r} has no row of text. Name a source that has some."
     names = " and ".join(repr(name) for name in record.chat_columns.names())
+    what = "a prompt and an answer"
+    if isinstance(record.chat_columns, PreferenceColumns):
+        what = "a prompt and two different answers to it"
     return (
-        f"{record.id!r} has no row with a prompt and an answer in {names} ({record.num_without_text} rows without). "
+        f"{record.id!r} has no row with {what} in {names} ({record.num_without_text} rows without). "
         "Name other columns, or a source that has some."
     )
 
@@ -160,7 +170,9 @@ class _RowWriter:
     """Writes rows in batches, so that memory does not grow with the source."""
 
     def __init__(self, path: Path, say: OnProgress) -> None:
-        self._table = TextTableWriter(path, ("row_id", "source", "text", "role", "messages", "key", "answer"))
+        self._table = TextTableWriter(
+            path, ("row_id", "source", "text", "role", *(name for name, _ in OF_CONVERSATIONS))
+        )
         self._batch: list[Row] = []
         self._roles: list[str] = []
         self._chars = 0
@@ -188,7 +200,7 @@ class _RowWriter:
         rows = self._batch
         self._table.write(
             [row_id(row.source) for row in rows], [row.source for row in rows], [row.text for row in rows], self._roles,
-            [row.messages for row in rows], [row.opening for row in rows], [row.answer for row in rows],
+            *([getattr(row, field) for row in rows] for _, field in OF_CONVERSATIONS),
         )  # fmt: skip
         self._written += len(self._batch)
         self._say(BuildProgress("read", self._written, 0))

@@ -19,6 +19,14 @@ SELECT row_id, source, role, strlen(text) AS num_bytes, strlen(answer) AS answer
        {_HASH.format(value="{key}")} AS key_hash
 FROM read_parquet($rows)"""
 """`key` is what is placed as a whole: the opening of a conversation, or the text."""
+INGEST_PAIRS = f"""\
+CREATE TABLE {{target}} AS
+SELECT row_id, source, role, strlen(text) + greatest(0, strlen(rejected) - strlen(answer)) AS num_bytes,
+       strlen(answer) AS answer_bytes,
+       {_HASH.format(value="text || chr(10) || rejected")} AS text_hash,
+       {_HASH.format(value="key")} AS key_hash
+FROM read_parquet($rows)"""
+"""Of pairs: as long as the longer of their conversations, and equal where both answers are."""
 
 DEDUP = """\
 CREATE TABLE {target} AS
@@ -79,6 +87,9 @@ COPY (
   SELECT row_id, text, source, messages FROM read_parquet($rows) JOIN {previous} USING (row_id)
   WHERE split = $split ORDER BY row_id
 ) TO $path (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 8192)"""
+PUBLISH_PAIRS = PUBLISH_CHAT.replace(
+    "source, messages FROM", "source, messages, messages AS chosen, rejected_messages AS rejected\n  FROM"
+)
 
 
 class DedupStep(Contract):

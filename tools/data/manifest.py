@@ -11,6 +11,7 @@ from nightsmith.record.errors import Damaged
 from nightsmith.record.workspace import Workspace
 from nightsmith.tools.base import ToolError
 from nightsmith.tools.data.conversations import ChatColumns
+from nightsmith.tools.data.preferences import PreferenceColumns
 from nightsmith.tools.data.sources import Parameter
 
 FILE = "manifest.json"
@@ -57,8 +58,8 @@ class SourceRecord(Contract):
     """Set where `kind` is `generator` (datasets of earlier versions lack it)."""
     text_columns: tuple[str, ...] = ()
     """Columns whose values make the text."""
-    chat_columns: ChatColumns | None = None
-    """Columns whose values make the conversation; null: rows are texts."""
+    chat_columns: ChatColumns | PreferenceColumns | None = None
+    """Columns whose values make the conversation, or the pair of answers; null: rows are texts."""
     columns_why: str = ""
     """How these columns were found, in words; empty where they were given."""
     role: Literal["train", "dev", "sealed"] = "train"
@@ -127,8 +128,8 @@ class Manifest(Contract):
     """Version of this contract."""
     dataset: str = Field(pattern=r"^[0-9a-f]{64}$")
     """Digest of the sources' content and the steps; its first 12 digits name the folder."""
-    rows: Literal["text", "chat"] = "text"
-    """`chat`: the files also have the column `messages`."""
+    rows: Literal["text", "chat", "preference"] = "text"
+    """`chat`: the files also have the column `messages`; `preference`: `chosen` (the same) and `rejected` too."""
     sources: tuple[SourceRecord, ...]
     """What was read."""
     without: tuple[str, ...] = ()
@@ -154,6 +155,12 @@ class Manifest(Contract):
                 return record
         have = ", ".join(record.name for record in self.splits)
         raise ToolError(f"Dataset {self.name} has no split {name!r}. Splits: {have}.")
+
+    def has_pairs(self, split: Literal["dev", "sealed"]) -> bool:
+        """Whether every row of a split has a rejected answer too: rows that only evaluate need not."""
+        own = [source for source in self.sources if source.role == split]
+        sources = own or [source for source in self.sources if source.role == "train"]
+        return self.rows == "preference" and all(isinstance(s.chat_columns, PreferenceColumns) for s in sources)
 
     def path(self, ws: Workspace, name: str) -> Path:
         """Absolute path of one split's file."""

@@ -8,6 +8,7 @@ from nightsmith.tools.base import ToolArgs, ToolError
 from nightsmith.tools.data import keyed, steps
 from nightsmith.tools.data.conversations import ChatColumns
 from nightsmith.tools.data.manifest import StepRecord
+from nightsmith.tools.data.preferences import PreferenceColumns
 
 MIN_ITEMS = 8
 """Fewest rows of dev and of each sealed fold: with fewer, nothing can be judged."""
@@ -26,10 +27,12 @@ class BuildDataset(ToolArgs):
 
     sources: tuple[str, ...] = Field(min_length=1, max_length=32)
     """Folders, files, globs, built-in sources, or the words a goal uses for them."""
-    rows: Literal["text", "chat"] = "text"
-    """`text`: a row is a text; `chat`: a conversation of prompt and answer, or of several turns."""
-    columns: dict[str, ChatColumns] = {}
-    """Source as given -> columns of its conversations; of sources left out: proposed from names and samples."""
+    rows: Literal["text", "chat", "preference"] = "text"
+    """`text`: a row is a text; `chat`: a conversation of prompt and answer, or of several turns; `preference`: two
+    answers to one prompt, the first preferred (rows that only evaluate may be conversations)."""
+    columns: dict[str, ChatColumns | PreferenceColumns] = {}
+    """Source as given -> columns of its conversations or pairs; of sources left out: proposed from names and samples.
+    """
     text_columns: tuple[str, ...] = ()
     """Columns of tables that make the text, joined by newlines; empty: chosen by their names, and recorded."""
     dev_sources: tuple[str, ...] = Field(default=(), max_length=32)
@@ -80,10 +83,12 @@ class BuildDataset(ToolArgs):
     def _conversations_stay_whole(self) -> "BuildDataset":
         if self.rows == "text" and self.columns:
             raise ValueError("columns are those of conversations: set rows to 'chat', or text_columns instead")
-        if self.rows == "chat" and (self.chunk_bytes is not None or self.split_by == "document"):
+        if self.has_turns and (self.chunk_bytes is not None or self.split_by == "document"):
             raise ValueError("conversations are not cut: leave out chunk_bytes, and split_by must be 'text'")
-        if self.rows == "chat" and self.text_columns:
+        if self.has_turns and self.text_columns:
             raise ValueError("text_columns are for rows of text: set columns with prompt and completion")
+        if self.rows == "preference" and (single := [ref for ref in self.sources if self._is_single(ref)]):
+            raise ValueError(f"columns of {single[0]!r} need chosen and rejected, as rows is 'preference'")
         return self
 
     @model_validator(mode="after")
@@ -108,6 +113,14 @@ class BuildDataset(ToolArgs):
             *(("sealed", ref) for ref in self.sealed_sources),
         )
 
+    def _is_single(self, ref: str) -> bool:
+        return isinstance(self.columns.get(ref), ChatColumns)
+
+    @property
+    def has_turns(self) -> bool:
+        """Whether rows are conversations, or pairs of them."""
+        return self.rows != "text"
+
     @property
     def has_roles(self) -> bool:
         """Whether some rows only evaluate, here or in another dataset."""
@@ -116,7 +129,7 @@ class BuildDataset(ToolArgs):
     @property
     def is_keyed(self) -> bool:
         """Whether rows are placed by role or prompt, not by their text alone."""
-        return self.rows == "chat" or self.has_roles
+        return self.has_turns or self.has_roles
 
     def compiled(self) -> tuple["Step", ...]:
         """The steps that these arguments mean, in order."""
@@ -161,15 +174,18 @@ Step = (
 
 def plan(args: BuildDataset) -> tuple[StepRecord, ...]:
     """The statements that a build runs, in order, with the values bound to them; row counts are still 0."""
-    chat = args.rows == "chat"
-    ingest = keyed.INGEST.replace("{key}", "key" if chat else "text") if args.is_keyed else steps.INGEST
-    done = [StepRecord(kind="ingest", sql=steps.render(ingest, target="ingest"))]
+    ingest = {
+        "text": keyed.INGEST.replace("{key}", "text") if args.is_keyed else steps.INGEST,
+        "chat": keyed.INGEST.replace("{key}", "key"),
+        "preference": keyed.INGEST_PAIRS,
+    }  # fmt: skip
+    publish = {"text": steps.PUBLISH, "chat": keyed.PUBLISH_CHAT, "preference": keyed.PUBLISH_PAIRS}
+    done = [StepRecord(kind="ingest", sql=steps.render(ingest[args.rows], target="ingest"))]
     for step in args.compiled():
         template, values = step.compile()
         sql = steps.render(template, previous=done[-1].kind, target=step.kind)
         done.append(StepRecord(kind=step.kind, sql=sql, values=values))
-    publish = keyed.PUBLISH_CHAT if chat else steps.PUBLISH
-    done.append(StepRecord(kind="publish", sql=steps.render(publish, previous=done[-1].kind)))
+    done.append(StepRecord(kind="publish", sql=steps.render(publish[args.rows], previous=done[-1].kind)))
     return tuple(done)
 
 

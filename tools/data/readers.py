@@ -1,14 +1,15 @@
 """Rows of a source, one at a time: nothing is held in memory beyond one file of text or one batch of a table."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from nightsmith.tools.base import ToolError
-from nightsmith.tools.data.conversations import SURROGATES, ChatColumns, conversation
+from nightsmith.tools.data.conversations import SURROGATES, ChatColumns, Conversation, conversation
 from nightsmith.tools.data.parquet import read_parquet
+from nightsmith.tools.data.preferences import PreferenceColumns, pair
 from nightsmith.tools.data.sources import MAX_TEXT_FILE_BYTES, Generator, Source, SourceFile
 from nightsmith.tools.data.tables import Record, decode, read_csv, read_jsonl
 
@@ -18,6 +19,8 @@ PAIRS = (("prompt", "completion"), ("question", "answer"), ("instruction", "outp
 """Column pairs that make one text together, joined by a newline."""
 SAMPLE_RECORDS = 1000
 """Records from which the text columns are chosen."""
+RowColumns = ChatColumns | PreferenceColumns
+"""Columns that conversations are made of: those of pairs give the ones with the better answer."""
 
 
 @dataclass(frozen=True)
@@ -36,16 +39,20 @@ class Row:
     """What comes before a conversation's first answer: rows with the same are never in two splits."""
     answer: str = ""
     """A conversation's last turn."""
+    rejected: str = ""
+    """Of a pair, the worse answer; all else is of the conversation with the better one."""
+    rejected_messages: str = ""
+    """JSON of the turns that end with the worse answer."""
 
 
-def rows(source: Source, *, text_columns: tuple[str, ...] = (), chat_columns: ChatColumns | None = None,
+def rows(source: Source, *, text_columns: tuple[str, ...] = (), chat_columns: RowColumns | None = None,
          chunk_bytes: int | None = None, num_generated: int = 1000, seed: int = 0) -> Iterator[Row | None]:  # fmt: skip
     """Yield the rows of a source; None stands for a record without text, or without prompt or answer.
 
     Args:
         source: what `resolve` found.
         text_columns: columns whose values make the text, joined by newlines (tables and generators only).
-        chat_columns: columns whose values make a conversation; None: rows are texts.
+        chat_columns: columns whose values make a conversation, or a pair of answers; None: rows are texts.
         chunk_bytes: cut texts at line ends into rows of at most so many bytes; None: a document is a row.
         num_generated: rows of a generator.
         seed: seed of a generator.
@@ -107,10 +114,21 @@ def _row(source: str, record: Record, text_columns: tuple[str, ...]) -> Row | No
     return Row(source=source, text=clean, replaced="\ufffd" in clean)
 
 
-def _chat_row(source: str, record: Record, columns: ChatColumns) -> Row | None:
-    found = conversation(record, columns)
-    if found is None:
+def _chat_row(source: str, record: Record, columns: RowColumns) -> Row | None:
+    if isinstance(columns, ChatColumns):
+        found = conversation(record, columns)
+        return _of_conversation(source, found) if found else None
+    both = pair(record, columns)
+    if both is None:
         return None
+    worse = both.rejected
+    row = _of_conversation(source, both.chosen)
+    return replace(
+        row, rejected=worse.answer, rejected_messages=worse.json, replaced=row.replaced or "\ufffd" in worse.answer
+    )
+
+
+def _of_conversation(source: str, found: Conversation) -> Row:
     return Row(
         source=source, text=found.text, replaced="\ufffd" in found.text, messages=found.json, opening=found.opening,
         answer=found.answer,
