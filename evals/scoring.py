@@ -1,9 +1,7 @@
 """Scores of completions under rewards. Torch-free; code that others wrote runs in a sandbox, never here."""
 
-import json
 import math
 import re
-import secrets
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from typing import Any
 import regex
 
 from nightsmith.evals.answers import exact_match
+from nightsmith.evals.exam import Exam
 from nightsmith.evals.rewards import (
     CommandReward,
     ExactMatchReward,
@@ -27,8 +26,6 @@ from nightsmith.record.digest import sha256
 from nightsmith.record.errors import NightsmithError
 from nightsmith.sandboxes.answering import PRINTED_CHARS
 from nightsmith.sandboxes.base import Limits, Sandbox, SandboxSpec
-from nightsmith.sandboxes.child import run
-from nightsmith.sandboxes.runtime import ISOLATED
 from nightsmith.sandboxes.worker import ReplyStatus, Worker
 
 REGEX_TIMEOUT_S = 0.5
@@ -36,15 +33,6 @@ REGEX_TIMEOUT_S = 0.5
 WORKER_CPU_S = 36_000
 """Processor seconds of a reward's process over a whole job; each call has a limit of its own."""
 _FENCED = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)```", re.DOTALL)
-_TESTS = """
-import json, sys
-given = json.loads(sys.stdin.read())
-names = {"__name__": "__main__"}
-exec(compile(given["code"], "code", "exec"), names)
-exec(compile(given["tests"], "tests", "exec"), names)
-sys.stdout.write(given["passed"])
-"""
-"""Says the word that it was given once the tests have passed: code that merely exits says nothing."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +84,8 @@ def scorer(reward: Reward, sandbox: Sandbox | None = None, tell: Tell = lambda _
         case ReasoningGymReward():
             yield _GymScorer(reward)
         case UnitTestsReward():
-            yield _TestScorer(reward, _required(sandbox), tell)
+            with Exam(_required(sandbox), reward.timeout_s) as exam:
+                yield _TestScorer(exam, tell)
         case CommandReward():
             with Worker(
                 _source(reward), "reward", _required(sandbox), SandboxSpec(limits=Limits(cpu_s=WORKER_CPU_S)),
@@ -160,24 +149,19 @@ class _GymScorer:
 
 @dataclass(frozen=True)
 class _TestScorer:
-    """Runs code and tests of each completion in a process of its own: none can spoil the next one's tests."""
+    """Has the code of each completion sit its row's tests."""
 
-    reward: UnitTestsReward
-    sandbox: Sandbox
+    exam: Exam
     tell: Tell
 
     def __call__(self, samples: Sequence[Sample]) -> list[Score]:
         return [self._passes(each) for each in samples]
 
     def _passes(self, sample: Sample) -> Score:
-        passed = secrets.token_hex(16)
-        given = {"code": code_of(sample.completion), "tests": sample.reference, "passed": passed}
-        spec = SandboxSpec(limits=Limits(wall_s=self.reward.timeout_s))
-        ended = run(self.sandbox, spec, (*ISOLATED, "-c", _TESTS), json.dumps(given).encode())
-        if ended.output.endswith(passed.encode()):
-            return 1.0
-        self.tell(f"{ended.ending} {ended.exit_status}: {ended.output[-300:].decode(errors='replace')}")
-        return 0.0
+        ended = self.exam.sit(code_of(sample.completion), sample.reference)
+        if not ended.passed:
+            self.tell(ended.why[-300:])
+        return None if ended.passed is None else float(ended.passed)
 
 
 @dataclass(frozen=True)
