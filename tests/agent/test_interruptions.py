@@ -9,6 +9,10 @@ import pytest
 import tiny_study
 from tiny_study import GOAL, LOWER, RAISE, STOP
 
+from nightsmith.agent.standing import is_driven
+from nightsmith.record.workspace import open_workspace
+from nightsmith.trainer import runfolder
+
 pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
 ANSWERS = (tiny_study.reading(GOAL), {"t": [LOWER, RAISE]}, {"t": [STOP]})
 
@@ -42,6 +46,40 @@ def test_a_killed_agent_resumes_with_the_same_jobs_and_the_same_weights(tmp_path
         agent.wait()
         code = bench.run("resume", "s1", "--yes").returncode
         assert (code, results(bench)) == undisturbed
+
+
+def claims(bench: tiny_study.Bench) -> list[runfolder.Claim]:
+    """Which process took each start, of all jobs."""
+    found = (bench.workspace / "runs").glob("*/claim-*.json")
+    return [runfolder.Claim.model_validate_json(path.read_bytes()) for path in found]
+
+
+def test_agents_killed_while_they_adopt_running_jobs_leave_one_start_of_each(tmp_path, undisturbed):
+    with tiny_study.bench(tmp_path, *ANSWERS, by_content=True) as bench:
+        agent = bench.start("run", GOAL, "--yes")
+        wait_for_jobs(bench, 2, state="claim-1.json")
+        running = [claim.pid for claim in claims(bench)]
+        for pid in running:
+            os.kill(pid, signal.SIGSTOP)
+        os.kill(agent.pid, signal.SIGKILL)
+        agent.wait()
+        ws = open_workspace(bench.workspace)
+        for later_s in (0.0, 0.4):
+            adopting = bench.start("resume", "s1", "--yes")
+            until = time.monotonic() + 60
+            while not is_driven(ws, "s1"):
+                assert time.monotonic() < until, "nobody drives the study"
+                time.sleep(0.01)
+            time.sleep(later_s)
+            os.kill(adopting.pid, signal.SIGKILL)
+            adopting.communicate()
+        for pid in running:
+            os.kill(pid, signal.SIGCONT)
+        code = bench.run("resume", "s1", "--yes").returncode
+        assert (code, results(bench)) == undisturbed
+        assert set(running) <= {claim.pid for claim in claims(bench)}
+        assert {claim.attempt for claim in claims(bench)} == {1}
+        assert len(claims(bench)) == len(bench.jobs)
 
 
 def test_ctrl_c_once_saves_and_says_how_to_go_on_and_resume_ends_as_if_nothing_had_happened(tmp_path, undisturbed):

@@ -233,7 +233,7 @@ def test_code_that_computes_something_else_does_not_pass_whatever_it_does(exam: 
     assert exam.sit("def mean(items): return sum(items) / len(items)", TESTS).passed
 
 
-@pytest.mark.parametrize("base", ["", "(int)", "(float)", "(str)", "(list)", "(dict)"])
+@pytest.mark.parametrize("base", ["", "(int)", "(list)"])
 def test_no_comparison_is_left_to_an_object_of_the_code(exam: Exam, base: str) -> None:
     tests = [line for line in TESTS.splitlines() if line] + [
         "assert 3 in mean([])", "assert mean([]) - 3 == 0",

@@ -329,6 +329,40 @@ def test_starters_and_settlers_killed_at_any_line_leave_one_start_and_one_settle
     assert audit.verify(ws) is None
 
 
+@pytest.mark.slow
+def test_controllers_killed_while_they_adopt_a_job_that_comes_up_or_has_ended_leave_one_start_and_one_end(
+    ws, brief
+) -> None:
+    wide = "s-many"
+    approve(ws, wide, Budget())
+
+    def starter(step: str) -> Callable[[], str]:
+        return lambda: start(ws, brief, study=wide, step=step, role="confirmation")
+
+    end_of(ws, starter("rehearsal")())
+    first = count_lines(starter("counted"))
+    second = count_lines(starter("counted"))
+    end_of(ws, starter("counted")())
+    for share in range(6):
+        begin = starter(f"moment-{share}")
+        assert killed_at(first - share, begin)  # the process is launched, or just about to be
+        for moment in (share, 5 - share):
+            killed_at(1 + round((first - 2) * moment / 5), begin)
+        key = begin()
+        folder = ws.run_dir(key)
+        wait_until(lambda folder=folder: (folder / runfolder.EXIT).exists() and not runfolder.is_locked(folder))
+        for moment in (share, share + 1, share + 2):
+            killed_at(1 + round((second - 2) * moment / 7), begin)
+        assert begin() == key
+        assert end_of(ws, key).status == RunStatus.FAILED
+        assert (starts(ws, key), jobs.num_starts(ws, key)) == ([1], 1)
+        ends = [event for event in events.read(ws, study=wide) if event.kind == "job_finished" and event.job == key]
+        assert len(ends) == 1
+    assert leases.free(ws, "cpu") == ("cpu:0", "cpu:1")
+    assert budget.balance(ws, wide).reserved.wall_s == 0
+    assert audit.verify(ws) is None
+
+
 def voided(ws: Workspace, spec: PretrainSpec, step: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """A job whose first attempt no process took, and none ever will."""
     with monkeypatch.context() as patch:
@@ -369,6 +403,33 @@ def hold(folder: Path, attempt: int = 1) -> int:
         os._exit(0)
     wait_until(lambda: runfolder.read_claim(folder, attempt))
     return pid
+
+
+def test_controllers_that_adopt_a_running_job_killed_at_any_line_leave_it_running_as_it_is(
+    ws, brief, monkeypatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/true")
+    key = start(ws, brief)
+    pid = hold(ws.run_dir(key))
+
+    def adopt() -> None:
+        assert start(ws, brief) == key
+        assert jobs.poll(ws, key) is None
+        jobs.progress(ws, key)
+
+    before = (jobs.rows(ws, STUDY), budget.balance(ws, STUDY).reserved, leases.free(ws, "cpu"))
+    lines = count_lines(adopt)
+    for share in range(24):
+        assert killed_at(1 + round((lines - 2) * share / 23), adopt)
+        assert (jobs.rows(ws, STUDY), budget.balance(ws, STUDY).reserved, leases.free(ws, "cpu")) == before
+    adopt()
+    assert claimed(ws, key) == pid
+    assert jobs.stop(ws, key, grace_s=1).status == RunStatus.KILLED
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGTERM
+    kinds = [event.kind for event in events.read(ws, study=STUDY)]
+    assert (kinds.count("job_started"), kinds.count("job_finished"), jobs.num_starts(ws, key)) == (1, 1, 1)
+    assert leases.free(ws, "cpu") == ("cpu:0", "cpu:1")
+    assert budget.balance(ws, STUDY).reserved.wall_s == 0
 
 
 def test_those_who_stop_a_job_killed_at_any_line_leave_it_to_the_next_to_stop_it_once(ws, brief, monkeypatch) -> None:
