@@ -6,33 +6,21 @@ httpx itself, not the `openai` package: that takes 0.9 s to import (httpx 0.1 s)
 import asyncio
 import ipaddress
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import httpx
 
+from nightsmith.agent.chat_format import BrokenOff, Completion, Message, Style, completion, request, streamed
 from nightsmith.model.planner_server import ADAPTER, LOGIT_BIAS, ensure
 from nightsmith.model.pull import PlannerUnavailable
 from nightsmith.record.errors import NightsmithError
 
-Message = dict[str, str]
-"""One chat message: role and content."""
-_BUSY = (429, 502, 503, 504)
-
-
-@dataclass(frozen=True)
-class Completion:
-    """One answer, and what it took."""
-
-    text: str
-    truncated: bool
-    """Cut at `max_tokens`: its JSON is not whole."""
-    prompt_tokens: int
-    completion_tokens: int
-    wall_s: float
-    first_token_s: float | None = None
-    """Seconds until the first token, where the server reports them (the embedded one does)."""
+_BUSY = (429, 500, 502, 503, 504)
+"""What a server answers for a while: too many requests, restarts, a worker that died."""
+MOST_WAIT_S = 60.0
+"""Longest wait that a server may ask for between two attempts."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +46,12 @@ class ChatBackend:
     """Adapter of the embedded planner; null: the base alone."""
     timeout_s: float = 300.0
     """Seconds without a byte after which a server counts as gone."""
-    attempts: int = 3
+    attempts: int = 4
     """Times a server that is busy or does not answer is asked."""
     backoff_s: float = 0.5
+    """Seconds before it is asked again; doubled each time."""
+    style: Style = field(default_factory=Style)
+    """How the server is spoken to."""
 
     def __post_init__(self) -> None:
         """Take the URL with or without its last slash."""
@@ -79,33 +70,26 @@ class ChatBackend:
 
         Raises PlannerUnavailable when the server cannot be reached, refuses, or answers outside the protocol.
         """
-        body: dict[str, Any] = {
-            "messages": messages,
-            "max_tokens": max_tokens,
-            "temperature": temperature,
-            "seed": seed,
-            "response_format": {
-                "type": "json_schema",
-                "json_schema": {"name": "answer", "strict": True, "schema": schema},
-            },
-        }
+        limits: dict[str, Any] = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
+        body = request(messages, schema, self.style, **limits)
         if self.url is None and self.adapter == ADAPTER:
             body["logit_bias"] = [list(pair) for pair in LOGIT_BIAS]
         started = time.monotonic()
         answer = await self._ask(body)
-        return _completion(answer, time.monotonic() - started)
+        return completion(answer, self.style, time.monotonic() - started)
 
     async def _ask(self, body: dict[str, Any]) -> dict[str, Any]:
-        problem = ""
+        problem, asks_to_wait = "", 0.0
         for attempt in range(self.attempts):
-            await asyncio.sleep(self.backoff_s * attempt)
+            if attempt:
+                await asyncio.sleep(min(MOST_WAIT_S, max(self.backoff_s * 2 ** (attempt - 1), asks_to_wait)))
             try:
                 server = await self._server()
                 return await self._post(server, "/chat/completions", {**body, "model": server.model})
-            except httpx.TransportError as error:  # the embedded one may just have left: the next round starts it
-                problem = f"{type(error).__name__}: {error}"
+            except (httpx.TransportError, BrokenOff) as error:  # the embedded one may just have left: it is started
+                problem, asks_to_wait = f"{type(error).__name__}: {error}", 0.0
             except _Busy as busy:
-                problem = str(busy)
+                problem, asks_to_wait = str(busy), busy.wait_s
         raise PlannerUnavailable(
             f"The planner at {self.url or 'the embedded server'} did not answer in {self.attempts} attempts. Last: "
             f"{problem}. Start it, or change planner.url in nightsmith.toml; the study can then be resumed."
@@ -124,20 +108,36 @@ class ChatBackend:
         """POST `body`, or GET without one. Proxies of the environment are for remote servers only."""
         headers = {"Authorization": f"Bearer {server.token}"} if server.token else {}
         timeout = httpx.Timeout(self.timeout_s, connect=10)
-        async with httpx.AsyncClient(headers=headers, timeout=timeout, trust_env=not is_loopback(server.url)) as client:
-            response = await client.request("POST" if body else "GET", server.url + path, json=body)
-        if response.status_code in _BUSY:
-            raise _Busy(f"HTTP {response.status_code}: {response.text[:200]}")
-        if response.status_code != 200:
-            raise PlannerUnavailable(_refusal(server.url, response))
-        try:
-            return cast(dict[str, Any], response.json())
-        except ValueError:
-            raise PlannerUnavailable(f"{server.url} answered no JSON: {response.text[:200]!r}.") from None
+        async with (
+            httpx.AsyncClient(headers=headers, timeout=timeout, trust_env=not is_loopback(server.url)) as client,
+            client.stream("POST" if body else "GET", server.url + path, json=body) as response,
+        ):
+            if response.status_code == 200 and "text/event-stream" in response.headers.get("content-type", ""):
+                return await streamed(response.aiter_lines())
+            await response.aread()
+        return _answer(server.url, response)
 
 
 class _Busy(Exception):
     """The server asks to come again."""
+
+    def __init__(self, response: httpx.Response):
+        """`wait_s` is what its Retry-After header asks for, in seconds; a date there is not read."""
+        super().__init__(f"HTTP {response.status_code}: {response.text[:200]}")
+        after = response.headers.get("retry-after", "")
+        self.wait_s = float(after) if after.isdecimal() else 0.0
+
+
+def _answer(url: str, response: httpx.Response) -> dict[str, Any]:
+    """The JSON of a whole answer."""
+    if response.status_code in _BUSY:
+        raise _Busy(response)
+    if response.status_code != 200:
+        raise PlannerUnavailable(_refusal(url, response))
+    try:
+        return cast(dict[str, Any], response.json())
+    except ValueError:
+        raise PlannerUnavailable(f"{url} answered no JSON: {response.text[:200]!r}.") from None
 
 
 def is_loopback(url: str) -> bool:
@@ -153,29 +153,17 @@ def require_local(url: str, *, allow_remote: bool) -> str:
     """Return `url`, or raise NightsmithError where goals would leave this machine and nobody allowed it."""
     if httpx.URL(url).scheme not in ("http", "https"):
         raise NightsmithError(f"planner.url is {url!r}: it must begin with http:// or https://, and end in /v1.")
+    if httpx.URL(url).userinfo:
+        raise NightsmithError(
+            "planner.url holds a user or a password, and it is shown and kept with decisions. Leave them out, and put "
+            "a token into the environment variable that planner.token_env names."
+        )
     if not allow_remote and not is_loopback(url):
         raise NightsmithError(
             f"planner.url is {url}, which is not on this machine: goals, settings and results of studies would be sent "
             "there. Set allow_remote_planner = true in nightsmith.toml to allow it, or give a loopback URL."
         )
     return url
-
-
-def _completion(answer: dict[str, Any], wall_s: float) -> Completion:
-    try:
-        choice = answer["choices"][0]
-        usage = cast(dict[str, Any], answer.get("usage") or {})
-        timings = cast(dict[str, Any], answer.get("timings") or {})
-        return Completion(
-            text=choice["message"]["content"] or "",
-            truncated=choice.get("finish_reason") == "length",
-            prompt_tokens=usage.get("prompt_tokens", 0),
-            completion_tokens=usage.get("completion_tokens", 0),
-            wall_s=wall_s,
-            first_token_s=timings["prompt_ms"] / 1000 if "prompt_ms" in timings else None,
-        )
-    except (KeyError, IndexError, TypeError):
-        raise PlannerUnavailable(f"The planner's answer is not a chat completion: {str(answer)[:200]}.") from None
 
 
 def _first_model(listed: dict[str, Any], url: str) -> str:
@@ -189,5 +177,8 @@ def _refusal(url: str, response: httpx.Response) -> str:
     if response.status_code in (401, 403):
         mend = "Put its token into the environment variable that planner.token_env names (NIGHTSMITH_PLANNER_TOKEN)."
     else:
-        mend = "See the server's log; it must serve /v1/chat/completions with response_format json_schema."
+        mend = (
+            "See the server's log. It must serve /v1/chat/completions with response_format json_schema, or with strict "
+            'tools (planner.answer_by = "tool" in nightsmith.toml).'
+        )
     return f"The planner at {url} refused with HTTP {response.status_code}: {response.text[:300]} {mend}"

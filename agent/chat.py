@@ -10,6 +10,7 @@ from nightsmith.agent.console_line import Face, Line, PlainLine, PromptLine, his
 from nightsmith.agent.conversing import Utterance
 from nightsmith.agent.opening import existing, opened
 from nightsmith.agent.planner import Planner
+from nightsmith.agent.remote import notice, say_remote
 from nightsmith.agent.settings import load_settings
 from nightsmith.record import studies
 from nightsmith.record.errors import NightsmithError
@@ -25,7 +26,7 @@ def chat(path: Path | None) -> int:
     """The console, until the person leaves."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise NightsmithError(NO_TERMINAL)
-    console = Console(opened(path), planner, Path.cwd(), line)
+    console = Console(opened(path), planner, Path.cwd(), line, notice=notice(load_settings()))
     return asyncio.run(console.run())
 
 
@@ -58,4 +59,5 @@ def ask(study: str, question: str, path: Path | None) -> int:
 
 def _meant(ws: Workspace, study: str, text: str) -> Utterance:
     studies.get(ws, study)  # says which studies there are
+    say_remote(load_settings())
     return asyncio.run(console_talk.meant(ws, study, text, planner()))

@@ -108,12 +108,20 @@ def stop(study: Study, workspace: Workspace_ = None) -> None:
 def show(
     study: Study,
     every: Annotated[bool, typer.Option("--all", help="Show every trial of a long study.")] = False,
+    decisions: Annotated[bool, typer.Option("--decisions", help="Show what the planner decided.")] = False,
+    replay: Annotated[int | None, typer.Option(help="Ask for this decision again; exit 3 where it differs.")] = None,
     as_json: Json = False,
     workspace: Workspace_ = None,
 ) -> None:
-    """One study: goal, trials, verdicts, budget, outcome."""
+    """One study: goal, trials, verdicts, budget, outcome; or the planner's decisions in it."""
     from nightsmith.agent import display
 
+    if decisions or replay is not None:
+        from nightsmith.agent import decisions as deciding
+
+        if replay is not None:
+            raise typer.Exit(deciding.replay(study, replay, workspace, as_json=as_json))
+        raise typer.Exit(deciding.show(study, workspace, as_json=as_json))
     raise typer.Exit(display.show(study, workspace, as_json=as_json, every=every))
 
 

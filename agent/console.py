@@ -55,6 +55,8 @@ class Console:
     folder: Path
     """Folder that goals and `@file` speak of."""
     make_line: Callable[[Face], Line]
+    notice: str = ""
+    """What is said at the start, such as that the planner is on another machine."""
     study: str | None = None
     """The study that is spoken of."""
     driver: "Driver | None" = None
@@ -91,6 +93,8 @@ class Console:
             loop.add_signal_handler(number, self.interrupt)
         with self.line.open():
             self.say_plain(f"{WELCOME} {self.line.keys}")
+            if self.notice:
+                self.say_plain(self.notice)
             loop.run_in_executor(None, console_study.warm)
             self.spawn(console_study.offer(self))
             ticking = asyncio.create_task(self._tick())

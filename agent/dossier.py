@@ -7,6 +7,7 @@ from typing import Any
 
 from nightsmith.agent.goal import GoalSpec
 from nightsmith.agent.plan import StudyPlan
+from nightsmith.record.clock import utc_now
 from nightsmith.record.workspace import Workspace
 
 
@@ -50,9 +51,28 @@ def study_plan(ws: Workspace, study: str) -> StudyPlan:
 
 
 def add_transcript(ws: Workspace, study: str, decision: str, transcript: dict[str, Any]) -> None:
-    """Append what the planner was asked and what it said, so that every decision can be replayed."""
+    """Append what the planner was asked and what it said, so that every decision can be replayed.
+
+    Its schemas are kept once each, in files named by their digests.
+    """
+    for digest, schema in transcript.get("schemas", {}).items():
+        if not _schema_path(ws, study, digest).is_file():
+            _schema_path(ws, study, digest).parent.mkdir(exist_ok=True)
+            save(ws, study, f"schemas/{digest}", schema)
+    kept = {key: value for key, value in transcript.items() if key != "schemas"}
+    line = {"decision": decision, "at": utc_now().isoformat(timespec="seconds"), **kept}
     with (ws.study_dir(study) / "transcripts.jsonl").open("a") as file:
-        file.write(json.dumps({"decision": decision, **transcript}, ensure_ascii=False) + "\n")
+        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def schema(ws: Workspace, study: str, digest: str) -> dict[str, Any] | None:
+    """A schema that an answer was held to, its keys in the order in which the server saw them; None: not kept."""
+    path = _schema_path(ws, study, digest)
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def _schema_path(ws: Workspace, study: str, digest: str) -> Path:
+    return ws.study_dir(study) / "schemas" / f"{digest}.json"
 
 
 def transcripts(ws: Workspace, study: str) -> list[dict[str, Any]]:

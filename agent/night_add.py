@@ -18,6 +18,7 @@ from nightsmith.agent.plan import StudyPlan
 from nightsmith.agent.planner import Planner
 from nightsmith.agent.preflight import preflight
 from nightsmith.agent.questions import named, with_answers
+from nightsmith.agent.remote import say_remote
 from nightsmith.agent.settings import load_settings
 from nightsmith.agent.window import END_MARGIN, Window
 from nightsmith.record import approvals, schedules
@@ -170,6 +171,7 @@ def _free_name(ws: Workspace, wanted: str | None) -> str:
 
 def _read(ws: Workspace, goal: str, folder: Path, answers: list[str], *, as_json: bool) -> dict[str, Any]:
     """The goal as the planner reads it; what it asks is answered by option, or at a terminal."""
+    say_remote(load_settings(folder))
     planner = Planner(load_settings(folder).backend())
     known = list(answers)
     while True:

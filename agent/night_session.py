@@ -8,6 +8,7 @@ from nightsmith.agent import night_view
 from nightsmith.agent.night_run import Drive, NightRun
 from nightsmith.agent.opening import existing
 from nightsmith.agent.planner import Planner
+from nightsmith.agent.remote import say_remote
 from nightsmith.agent.services import Services
 from nightsmith.agent.settings import load_settings
 from nightsmith.agent.study import Desk, Driver, Ending
@@ -37,6 +38,7 @@ def driver(ws: Workspace) -> Drive:
     """Drives studies for real: with the planner that the settings of the goal's folder name."""
 
     def drive(study: str, front: Desk, folder: Path) -> Ending:
+        say_remote(load_settings(folder))
         services = Services(ws=ws, planner=lambda: Planner(load_settings(folder).backend()), cwd=folder)
         last = events.read(ws, study=study)
         seen = last[-1].seq if len(last) > 1 else 0

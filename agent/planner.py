@@ -8,11 +8,12 @@ or the study pauses.
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from nightsmith.agent import conversing, literals, prompting, proposals, wire, wire_schema
+from nightsmith.agent.chat_format import Style
 from nightsmith.agent.conversing import ConverseRequest, Utterance
 from nightsmith.agent.goal import GoalSpec
 from nightsmith.agent.grounds import can_aim, told_reasons, unspoken
@@ -28,6 +29,8 @@ INTERPRET_TOKENS = 480
 PROPOSE_TOKENS = 64
 CONVERSE_TOKENS = 48
 """Tokens of an answer at most (propose: for each trial)."""
+TEMPERATURE = 0.0
+"""Decisions are not drawn: the same question has the same answer."""
 Answer = TypeVar("Answer")
 Narrow = Callable[[list[WireError]], dict[str, Any]]
 """Schema for an answer after these errors."""
@@ -39,6 +42,11 @@ class Answered(Protocol):
     @property
     def text(self) -> str:
         """The answer as the model wrote it."""
+        ...
+
+    @property
+    def truncated(self) -> bool:
+        """Whether it was cut at the most tokens that it may have."""
         ...
 
 
@@ -61,10 +69,10 @@ class Backend(Protocol):
 class PlannerConfused(NightsmithError):
     """No answer of the planner can stand. Studies pause; nothing decides in its place."""
 
-    def __init__(self, text: str, errors: list[WireError], wall_s: float):
-        """`errors` are what was wrong with each answer, `wall_s` the seconds that the answers took."""
+    def __init__(self, text: str, errors: list[WireError], transcript: dict[str, Any]):
+        """`errors` are what was wrong with each answer, `transcript` all that was asked and answered."""
         super().__init__(text)
-        self.wall_s = wall_s
+        self.transcript = transcript
         self.missing = next((error for error in reversed(errors) if isinstance(error, Missing)), None)
 
 
@@ -79,7 +87,7 @@ class Interpretation:
     questions: tuple[Question, ...]
     reasons: tuple[str, ...]
     transcript: dict[str, Any] = field(default_factory=dict[str, Any], compare=False)
-    """Prompt, schema digest, raw answers, seed and backend: what is needed to ask again."""
+    """Prompt, schemas, raw answers, limits, seed and backend: what is needed to ask again."""
 
     def as_json(self) -> dict[str, Any]:
         """Status, spec, sources, questions and reasons as plain JSON."""
@@ -109,14 +117,15 @@ class Planner:
                 lambda errors: _narrowed(errors, goal, candidates),
             )
         except PlannerConfused as confused:
-            return _not_understood(confused, turn.transcript())
-        return _interpretation(meaning, turn.transcript())
+            return _not_understood(confused)
+        return _interpretation(meaning, turn.transcript(meaning.status))
 
     async def propose(self, request: ProposeRequest) -> tuple[list[Proposal], dict[str, Any]]:
         """Ask for the next trials, at most `request.k`. PlannerConfused when no answer can stand."""
         turn = _Turn(self, prompting.propose_messages(request), proposals.schema(request.k), PROPOSE_TOKENS * request.k)
         narrowed = proposals.schema(request.k, request.open_changes())
-        return await turn.ask(lambda answer: proposals.expand(answer, request), lambda _: narrowed), turn.transcript()
+        found = await turn.ask(lambda answer: proposals.expand(answer, request), lambda _: narrowed)
+        return found, turn.transcript([each.model_dump(mode="json", exclude_defaults=True) for each in found])
 
     async def converse(self, request: ConverseRequest) -> tuple[Utterance, dict[str, Any]]:
         """Ask what somebody meant. Where no answer can stand, the utterance is `unknown`."""
@@ -127,7 +136,7 @@ class Planner:
             said = await turn.ask(lambda answer: conversing.expand(answer, request, found), lambda _: narrowed)
         except PlannerConfused:
             said = Utterance(kind="unknown")
-        return said, turn.transcript()
+        return said, turn.transcript(said.model_dump(mode="json", exclude_defaults=True))
 
 
 @dataclass
@@ -139,6 +148,10 @@ class _Turn:
     schema: dict[str, Any]
     max_tokens: int
     answers: list[str] = field(default_factory=list[str])
+    asked: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    """For each answer the digest of its schema, and the messages after those that all have in common."""
+    schemas: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+    """By digest."""
     wall_s: float = 0.0
     """Seconds that the answers took."""
     errors: list[WireError] = field(default_factory=list[WireError])
@@ -149,44 +162,51 @@ class _Turn:
         The second step is for small models: they choose well among what is possible, and are lost in a conversation
         about their mistakes (9 of 65 held-out goals were called dishonest there). The third is for large ones.
         """
-        for messages in (self._as_asked, self._as_asked, self._with_error):
-            answer = await self._complete(messages(), narrow(self.errors) if self.errors else self.schema)
+        for is_last in (False, False, True):
+            added = prompting.repair_messages(self.answers[-1], str(self.errors[-1])) if is_last else []
+            answer = await self._complete(added, narrow(self.errors) if self.errors else self.schema)
             try:
-                return read(_object(answer))
+                return read(_object(answer, self.max_tokens))
             except WireError as error:
                 self.errors.append(error)
-        raise PlannerConfused(f"The planner's answer cannot be used. {self.errors[-1]}", self.errors, self.wall_s)
+        text = f"The planner's answer cannot be used. {self.errors[-1]}"
+        raise PlannerConfused(text, self.errors, self.transcript(None))
 
-    def _as_asked(self) -> list[dict[str, str]]:
-        return self.messages
-
-    def _with_error(self) -> list[dict[str, str]]:
-        return [*self.messages, *prompting.repair_messages(self.answers[-1], str(self.errors[-1]))]
-
-    async def _complete(self, messages: list[dict[str, str]], schema: dict[str, Any]) -> str:
+    async def _complete(self, added: list[dict[str, str]], schema: dict[str, Any]) -> Answered:
         backend, seed, begun = self.planner.backend, self.planner.seed, time.monotonic()
-        answer = await backend.complete(messages, schema, max_tokens=self.max_tokens, temperature=0.0, seed=seed)
+        limits: dict[str, Any] = {"max_tokens": self.max_tokens, "temperature": TEMPERATURE, "seed": seed}
+        answer = await backend.complete([*self.messages, *added], schema, **limits)
+        digest = sha256(canonical_json(schema))
+        self.schemas[digest] = schema
+        self.asked.append({"schema_digest": digest, "added": added})
         self.answers.append(answer.text)
         self.wall_s += time.monotonic() - begun
-        return answer.text
+        return answer
 
-    def transcript(self) -> dict[str, Any]:
-        """What was asked and answered."""
+    def transcript(self, result: Any) -> dict[str, Any]:
+        """What was asked, what was answered and what came of it; null: no answer could stand."""
         return {
             "messages": self.messages,
             "schema_digest": sha256(canonical_json(self.schema)),
+            "schemas": self.schemas,
+            "asked": self.asked,
             "answers": self.answers,
             "errors": [str(error) for error in self.errors],
+            "result": result,
+            "max_tokens": self.max_tokens,
+            "temperature": TEMPERATURE,
             "seed": self.planner.seed,
-            "backend": _identity(self.planner.backend),
+            "backend": identity(self.planner.backend),
             "wall_s": self.wall_s,
         }
 
 
-def _object(answer: str) -> dict[str, Any]:
+def _object(answer: Answered, max_tokens: int) -> dict[str, Any]:
     try:
-        value = json.loads(answer)
+        value = json.loads(answer.text)
     except ValueError as error:
+        if answer.truncated:
+            raise WireError(f"The answer was cut off: it may have {max_tokens} tokens. Answer more briefly.") from error
         raise WireError(f"The answer is not JSON: {error}.") from error
     if not isinstance(value, dict):
         raise WireError("The answer must be one JSON object.")
@@ -206,7 +226,8 @@ def _narrowed(errors: list[WireError], goal: str, candidates: tuple[Candidate, .
     return wire_schema.narrowed(candidates, unspoken(goal), told_reasons(goal))
 
 
-def _not_understood(confused: PlannerConfused, transcript: dict[str, Any]) -> Interpretation:
+def _not_understood(confused: PlannerConfused) -> Interpretation:
+    transcript = confused.transcript
     if confused.missing:
         return Interpretation("needs_answers", None, {}, (question(confused.missing.asks),), (), transcript)
     text = (
@@ -215,8 +236,10 @@ def _not_understood(confused: PlannerConfused, transcript: dict[str, Any]) -> In
     return Interpretation("needs_answers", None, {}, (Question(field="goal", text=text),), (), transcript)
 
 
-def _identity(backend: Backend) -> dict[str, Any]:
-    """Which planner answered: its address and model, and the digest of its adapter."""
-    adapter = getattr(backend, "adapter", None)
+def identity(backend: Backend) -> dict[str, Any]:
+    """Which planner answers and how it is spoken to: address and model, digest of its adapter, style."""
+    adapter, style = getattr(backend, "adapter", None), getattr(backend, "style", None)
     digest = file_digest(adapter) if isinstance(adapter, Path) and adapter.is_file() else None
-    return {"url": getattr(backend, "url", None), "model": getattr(backend, "model", None), "adapter_digest": digest}
+    where = {"url": getattr(backend, "url", None), "model": getattr(backend, "model", None)}
+    how = asdict(style) if isinstance(style, Style) else {}
+    return {**where, "adapter_digest": digest if where["url"] is None else None, **how}

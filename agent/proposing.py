@@ -89,7 +89,7 @@ async def _planners(services: Services, study: str, request: ProposeRequest) -> 
         return await services.planner().propose(request)
     except PlannerConfused as confused:
         events.append(services.ws, study, "warning", data={"reason": f"{confused} The search chooses instead."})
-        return untried(request), {"error": str(confused), "wall_s": confused.wall_s}
+        return untried(request), confused.transcript
 
 
 def untried(request: ProposeRequest) -> list[Proposal]:

@@ -18,6 +18,7 @@ from nightsmith.agent.plan import StudyPlan
 from nightsmith.agent.planner import Interpretation, Planner
 from nightsmith.agent.planning import Machine, study_plan
 from nightsmith.agent.preflight import preflight
+from nightsmith.agent.remote import say_remote
 from nightsmith.agent.services import Services
 from nightsmith.agent.settings import load_settings
 from nightsmith.agent.standing import is_driven
@@ -58,6 +59,7 @@ def resume(study: str, path: Path | None, *, answers: list[str], yes: bool, as_j
 
 
 def _drive(ws: Workspace, study: str, front: FlagDesk) -> int:
+    say_remote(load_settings())
     services = Services(ws=ws, planner=_planner, cwd=Path(dossier.load(ws, study, "folder") or Path.cwd()))
     last = events.read(ws, study=study)
     driver = Driver(services, study, front, seen=last[-1].seq if last and len(last) > 1 else 0)
@@ -112,6 +114,7 @@ def stop(study: str, path: Path | None) -> int:
 
 def plan(text: str | None, batch: Path | None, path: Path | None, *, check: bool, as_json: bool) -> int:
     """Interpret goals without starting anything. Exit status 0 ready, 4 needs answers, 5 blocked (batch: 0)."""
+    say_remote(load_settings())
     planner = _planner()
     if batch is not None:
         for line in _batch_lines(batch):

@@ -6,7 +6,8 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from nightsmith.agent.backends import ChatBackend, require_local
+from nightsmith.agent.backends import ChatBackend, is_loopback, require_local
+from nightsmith.agent.chat_format import AnswerBy, Effort, Style
 from nightsmith.record import settings_file
 from nightsmith.record.budget import Budget
 from nightsmith.record.digest import Contract
@@ -23,6 +24,12 @@ class PlannerSettings(Contract):
     """Name of the model on that server; null: the first one that it lists."""
     token_env: str = "NIGHTSMITH_PLANNER_TOKEN"
     """Environment variable that holds the server's token."""
+    reasoning_effort: Effort | None = None
+    """How much it thinks before it answers (Small 4: none or high); null: the server's default."""
+    answer_by: AnswerBy = "response_format"
+    """How it is held to a schema: by the format of its answer, or as arguments of a strict tool."""
+    stream: bool = False
+    """Whether answers are sent piece by piece."""
 
 
 class Settings(Contract):
@@ -45,13 +52,20 @@ class Settings(Contract):
     slurm: SlurmSite | None = None
     """What jobs on the cluster are submitted with."""
 
+    def remote_planner(self) -> str | None:
+        """URL of the planner where that is on another machine."""
+        url = self.planner.url
+        return url if url is not None and not is_loopback(url) else None
+
     def backend(self) -> ChatBackend:
         """Client of the planner. Raises NightsmithError for a remote URL that is not allowed."""
         url = self.planner.url
         if url is None:
             return ChatBackend()
         require_local(url, allow_remote=self.allow_remote_planner)
-        return ChatBackend(url=url, model=self.planner.model, token=os.environ.get(self.planner.token_env))
+        planner = self.planner
+        style = Style(by=planner.answer_by, effort=planner.reasoning_effort, stream=planner.stream)
+        return ChatBackend(url=url, model=planner.model, token=os.environ.get(planner.token_env), style=style)
 
 
 _PLAIN = tuple(name for name in Settings.model_fields if name not in ("planner", "budget", "slurm"))
@@ -74,7 +88,7 @@ def load_settings(start: Path | None = None) -> Settings:
 
 
 def _with_environment(values: dict[str, Any]) -> dict[str, Any]:
-    """NIGHTSMITH_PLANNER_URL, _MODEL and _TOKEN_ENV, NIGHTSMITH_ALLOW_REMOTE_PLANNER and _MODEL win over the file."""
+    """NIGHTSMITH_PLANNER_URL and the like, NIGHTSMITH_ALLOW_REMOTE_PLANNER and _MODEL win over the file."""
     planner = dict(values.get("planner") or {})
     for name in PlannerSettings.model_fields:
         given = os.environ.get(f"NIGHTSMITH_PLANNER_{name.upper()}")

@@ -89,7 +89,7 @@ def test_a_server_that_is_not_there_is_unavailable_by_name():
         ("http://[::1]:8000/v1", True),
         ("http://localhost/v1", True),
         ("http://127.0.0.1.example.com/v1", False),
-        ("http://localhost@example.com/v1", False),
+        ("http://localhost.example.com/v1", False),
         ("http://10.0.0.5/v1", False),
         ("https://planner.example.com/v1", False),
     ],
@@ -100,6 +100,13 @@ def test_only_this_machine_is_local(url, local):
     if not local:
         with pytest.raises(NightsmithError, match="allow_remote_planner"):
             require_local(url, allow_remote=False)
+
+
+@pytest.mark.parametrize("url", ["http://localhost@example.com/v1", "http://me:s3cret@127.0.0.1:8000/v1"])
+def test_an_address_with_a_name_or_a_password_is_refused_without_showing_it(url):
+    with pytest.raises(NightsmithError, match="token_env") as caught:
+        require_local(url, allow_remote=True)
+    assert "s3cret" not in str(caught.value)
 
 
 @pytest.fixture(scope="module")

@@ -11,13 +11,13 @@ from typing import Any
 
 @dataclass
 class FakeOpenAI:
-    """`answers` are (status, body) in order; the last one repeats."""
+    """`answers` are (status, body) or (status, body, headers) in order; the last one repeats."""
 
-    answers: list[tuple[int, str]]
+    answers: list[Any]
     url: str = ""
     requests: list[dict[str, Any]] = field(default_factory=list)
 
-    def respond(self, path: str, headers: dict[str, str], body: dict[str, Any] | None) -> tuple[int, str]:
+    def respond(self, path: str, headers: dict[str, str], body: dict[str, Any] | None) -> Any:
         self.requests.append({"path": path, "authorization": headers.get("Authorization"), "body": body})
         if path.endswith("/models"):
             return 200, json.dumps({"data": [{"id": "listed-model"}]})
@@ -31,16 +31,24 @@ def completion(text: str, finish_reason: str = "stop") -> tuple[int, str]:
     return 200, json.dumps({"choices": [choice], "usage": usage})
 
 
+def events(*pieces: dict[str, Any] | str) -> tuple[int, str, dict[str, str]]:
+    """A streamed answer: each piece is an event, a text stands as it is."""
+    lines = [piece if isinstance(piece, str) else f"data: {json.dumps(piece)}" for piece in pieces]
+    return 200, "\n\n".join(lines) + "\n\n", {"Content-Type": "text/event-stream; charset=utf-8"}
+
+
 @contextmanager
-def serving(*answers: tuple[int, str]) -> Iterator[FakeOpenAI]:
+def serving(*answers: Any) -> Iterator[FakeOpenAI]:
     """Serve `answers` on a free loopback port."""
     fake = FakeOpenAI(list(answers))
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             raw = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            status, text = fake.respond(self.path, dict(self.headers), json.loads(raw) if raw else None)
+            status, text, *more = fake.respond(self.path, dict(self.headers), json.loads(raw) if raw else None)
             self.send_response(status)
+            for name, value in (more[0] if more else {}).items():
+                self.send_header(name, value)
             self.send_header("Content-Length", str(len(text.encode())))
             self.end_headers()
             self.wfile.write(text.encode())
@@ -52,7 +60,7 @@ def serving(*answers: tuple[int, str]) -> Iterator[FakeOpenAI]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     fake.url = f"http://127.0.0.1:{server.server_port}/v1"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:
         yield fake
