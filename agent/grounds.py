@@ -19,8 +19,8 @@ Picked = Mapping[str, Candidate]
 """JSON pointer into the spec -> the literal that was picked for it."""
 _OF_TARGETS = ("targets", "guardrails")
 NOT_OPEN = "the text does not ask for anything to become better."
-_PURE = (None, "share", "x", "times", "fold")
-"""Units of a value that suit every metric: none, shares, multiples."""
+_PURE = (None, "share", "points", "x", "times", "fold")
+"""Units of a value that suit every metric: none, shares, points as they stand, multiples."""
 _NOUNS: Mapping[str, tuple[str, ...]] = {
     "bits_per_byte": ("bit", "bits"),
     "output_tokens": ("token", "tokens", "characters"),

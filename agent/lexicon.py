@@ -5,16 +5,25 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
+_ONES = _words("one two three four five six seven eight nine")
+_TEENS = _words("ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen")
+_TENS = _words("twenty thirty forty fifty sixty seventy eighty ninety")
+SMALL_NUMBERS: dict[str, float] = {
+    **{word: float(value) for value, word in enumerate(("zero", *_ONES, *_TEENS))},
+    **{word: 10.0 * value for value, word in enumerate(_TENS, 2)},
+}
+"""Single words for whole numbers below a hundred."""
+COMPOSED_NUMBER = (
+    rf"(?:{'|'.join(_TENS)})[ -](?:{'|'.join(_ONES)})|"
+    rf"(?:a|{'|'.join((*_ONES, *_TEENS))}) hundred(?: and (?:{'|'.join((*_ONES, *_TEENS, *_TENS))}))?"
+)
+"""Numbers of several words: "fifty-five", "three hundred and ten"."""
 NUMBER_WORDS: dict[str, float] = {
-    "zero": 0, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9,
-    "ten": 10, "eleven": 11, "twelve": 12, "thirteen": 13, "fourteen": 14, "fifteen": 15, "sixteen": 16,
-    "eighteen": 18, "twenty": 20, "twenty-four": 24, "twenty-five": 25, "thirty": 30, "forty": 40, "forty-five": 45,
-    "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90, "hundred": 100, "a hundred": 100,
-    "one hundred": 100, "two hundred": 200, "five hundred": 500, "a thousand": 1000, "one thousand": 1000,
-    "two thousand": 2000, "a million": 1e6, "one million": 1e6, "a billion": 1e9, "a dozen": 12, "dozen": 12,
-    "a couple of": 2, "a couple": 2, "half a": 0.5, "half an": 0.5, "one and a half": 1.5, "two and a half": 2.5,
-    "a quarter of an": 0.25, "three quarters of an": 0.75, "a single": 1, "a": 1, "an": 1,
-    "seventeen": 17, "nineteen": 19,
+    **SMALL_NUMBERS,
+    "hundred": 100, "a thousand": 1000, "one thousand": 1000, "two thousand": 2000, "a million": 1e6,
+    "one million": 1e6, "a billion": 1e9, "a dozen": 12, "dozen": 12, "a couple of": 2, "a couple": 2, "half a": 0.5,
+    "half an": 0.5, "one and a half": 1.5, "two and a half": 2.5, "a quarter of an": 0.25,
+    "three quarters of an": 0.75, "a single": 1, "a": 1, "an": 1,
 }  # fmt: skip
 
 SECONDS: dict[str, float] = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "n": 28800}
@@ -71,7 +80,7 @@ DOWN_AFTER = (
 RATIO_BEFORE = (
     r"\b(?:improv\w*|reduc\w*|lower\w*|cut\w*|decreas\w*|increas\w*|rais\w*|boost\w*|gain\w*|drop\w*|shrink\w*|"
     r"better|beat\w*|lift\w*|grow\w*|trim\w*|"
-    r"shav\w*|fall\w*|los[et]\w*|losing|worse\w*|bring\w*|down|up|regress\w*|degrad\w*|within|outperform\w*|"
+    r"shav\w*|shorte[nr]\w*|fall\w*|los[et]\w*|losing|worse\w*|bring\w*|down|up|regress\w*|degrad\w*|within|outperform\w*|"
     r"slip\w*|rise\w*|exceed\w*)\b"
 )
 RATIO_AFTER = (
@@ -117,17 +126,32 @@ FAMILIES = (
     r"minicpm|internlm|baichuan|exaone|lfm"
 )
 BENCHMARKS = (
-    r"GPQA(?:[ -]Diamond)?|MMLU(?:[ -]Pro)?|AA[ -]LCR|LiveCodeBench|HumanEval\+?|MBPP\+?|MATH(?:-500)?|GSM-?8k|"
-    r"IFEval|HellaSwag|ARC(?:-[A-Za-z]+)?|"
-    r"TruthfulQA|WinoGrande|BBH|SQuAD|TriviaQA|AIME(?: ?20\d\d)?|SWE-bench(?: \w+)?|BoolQ|PIQA|DROP|MT-Bench|"
-    r"AlpacaEval|LAMBADA|BFCL|Spider|XSum"
+    r"GPQA(?:[ -]Diamond)?|MMLU(?:[ -]Pro|[ -]Redux)?|AA[ -]LCR|LiveCodeBench|HumanEval\+?|MBPP\+?|GSM-?8k|MGSM|"
+    r"IFEval|HellaSwag|ARC(?:[-_](?:Challenge|Easy|C|E|AGI))?|C-?Eval|CMMLU|AGIEval|MuSR|Arena-Hard|XNLI|ANLI|"
+    r"(?:Super)?GLUE|SST-?2|FLORES(?:-\d+)?|WikiText(?:-\d+)?|(?:Pub)?MedQA|PubMedQA|MedMCQA|LegalBench|FinQA|"
+    r"OpenBookQA|CommonsenseQA|NaturalQuestions|CoQA|DS-1000|BIG-Bench(?:[ -]Hard)?|BigCodeBench|ToxiGen|"
+    r"TruthfulQA|Winogrande|Winograd|BBH|SQuAD|TriviaQA|AIME(?: ?20\d\d)?|SWE-bench(?: \w+)?|BoolQ|PIQA|MT-Bench|"
+    r"AlpacaEval|LAMBADA|BFCL|XSum|MATH-500"
+)
+"""Benchmarks whose names are written in any case."""
+CASED_BENCHMARKS = r"MATH|DROP|Spider|RACE|COPA"
+"""Benchmarks whose names are everyday words in lower case."""
+LANGUAGES = (
+    r"English|German|French|Spanish|Italian|Dutch|Portuguese|Japanese|Chinese|Mandarin|Cantonese|Korean|Vietnamese|"
+    r"Thai|Indonesian|Malay|Tagalog|Hindi|Urdu|Bengali|Tamil|Telugu|Marathi|Gujarati|Punjabi|Nepali|Persian|Farsi|"
+    r"Arabic|Hebrew|Turkish|Kurdish|Azerbaijani|Kazakh|Uzbek|Georgian|Armenian|Greek|Latin|Russian|Ukrainian|Polish|"
+    r"Czech|Slovak|Slovenian|Slovene|Croatian|Serbian|Bosnian|Bulgarian|Macedonian|Romanian|Hungarian|Albanian|"
+    r"Finnish|Estonian|Latvian|Lithuanian|Swedish|Norwegian|Danish|Icelandic|Faroese|Irish|Welsh|Gaelic|Scottish|"
+    r"Basque|Catalan|Galician|Breton|Maltese|Luxembourgish|Swahili|Amharic|Yoruba|Hausa|Zulu|Xhosa|Afrikaans|Somali|"
+    r"Mongolian|Tibetan|Burmese|Khmer|Lao|Sinhala|Esperanto|Yiddish|Romansh"
 )
 NAMES = (
-    r"(?!learning|win|match|mean|f1|the|and|of|a|1)[a-z]+[ -](?:rate|score|error|similarity|validity|coverage)|"
+    r"(?!learning|win\b|match|mean|f1|the\b|and\b|of\b|a\b|macro|token)[a-z]+(?:-[a-z]+)?[ -](?:error[ -])?"
+    r"(?:rate|score|error|similarity|validity|coverage)|"
     r"json[ -]?schema|unit tests?|pass@\d+|tone|politeness|coherence|groundedness|"
     r"cosine|wsd|constant|linear|inverse[ -]sqrt|adamw|adam|muon|sgd|lion|adafactor|bf16|fp16|fp32|float32|"
     r"bfloat16|fp8|int8|int4|nano|micro|mini|small4|gguf|"
-    r"safetensors|onnx|english|german|french|spanish|italian|dutch|portuguese|japanese|chinese|length|bleu|chrf|"
+    r"safetensors|onnx|length|bleu|chrf|"
     r"meteor|wer|cer|ece|auroc|auc|mcc|"
     r"mrr|ndcg|toxicity|recall|precision|faithfulness|latency|refusals?|helpfulness|throughput|brier|rouge-?[12]|"
     r"bertscore|spearman|pearson|kappa"
@@ -186,9 +210,45 @@ NOT_NAMES = frozenset(
         "h100 "
         "h100s h200 h200s a100 a100s mlflow utc eu gdpr pii sql us usa uk nb fyi ps btw eod tbd not do don no never "
         "must all only bits-per-byte the error-rate "
-        "learning-rate batch-size pre-train fine-tune"
+        "learning-rate batch-size pre-train fine-tune reasoning-gym target targets data model method trials runs "
+        "budget goal task metric reward output name base limits deadline time schedule settings kpi and or"
     )
 )
+ENGLISH_FIRST = frozenset(
+    _words(
+        "pre fine near held from low high non self multi cross co re long short half full in on off out up down "
+        "well one two three four five six seven eight nine ten twenty thirty forty fifty sixty seventy eighty "
+        "ninety first second third top seed case byte token bits brand macro unit instruction preference judge "
+        "group continue continued mixture l so step stage single double triple new old best worst real post over "
+        "under sub semi anti all any open closed state end right left hard soft easy early late day night week "
+        "weekend month year hour minute error answer learning batch weight sequence gradient warm cold time data "
+        "test train validation dev eval evaluation exact quality no not much more less ready large small big tiny "
+        "deep light heavy free per gpu cpu mon tue wed thu fri sat sun rouge bleu chrf inverse f x t q a b c n k i "
+        "d u s v follow built what know how mid cut run drop ad ex user customer question domain language word "
+        "sentence character document line row file source code hand human machine expert chain leave round de opt "
+        "catch check roll back by wide supervised reward policy win pass mean beta"
+    )
+)
+"""First parts of English compounds: a hyphenated word with one of them is no name."""
+ENGLISH_LAST = frozenset(
+    _words(
+        "tune scratch out quality level free style based only stage step phase duplicate duplicates duplication "
+        "dedup dedupe copies copy hour hours minute minutes second day night week year month match rate card "
+        "operative wise answer test tests use up down off in on to of the by and or one two three four five six "
+        "seven eight nine ten time end like specific insensitive sensitive relative aware driven friendly old term "
+        "date point points percent line size set sets split shot hop turn way weight weights precision length "
+        "domain language source file files parameter parameters param params token tokens experts expert layer "
+        "layers epoch gpu node share scale world house service desk support related side hand made known born wide "
+        "proof fold plus minus over under back round about less more max min sqrt decay rank first last best "
+        "effort pretrain pretraining per byte bytes data text texts mail e k l f1 evaluation validation requests "
+        "reports tickets pairs notes documents case cases person people member team word words purpose quick slow "
+        "long short law school grade class art mails book books commerce"
+    )
+)
+"""Last parts of English compounds."""
+NAME_ENDINGS = r"bot|gpt|lm|llm|bert|llama|coder"
+"""Endings of one-word names of models."""
+
 DATA_STEPS = (
     r"dup|\bpii\b|redact|anonymi|personal|\bmask|contaminat|overlap|leak|language|english|german|french|spanish|italian|"
     r"filter|quality|\bclean|\bsplit|\bhold|\bheld|reserv|set aside|\bsampl|subset|random|\brows\b|\bonly\b|\btake\b|"
@@ -197,16 +257,19 @@ DATA_STEPS = (
 """Words that ask for something to be done to data before training."""
 MEASURES = (
     r"bits?[ -]?(?:per|/)[ -]?byte|\bbpb\b|perplexit|\bppl\b|\bloss(?:es)?\b|entropy|\bnll\b|exact[ _-]?match|\bem\b|"
-    r"accura|\bacc\b|\bcorrect|\bright\b|\bf1\b|\bf-?score|\bpass@|pass[ _]at|pass rate|unit tests?|rouge|bleu|chrf|"
-    r"meteor|win[ -]?rate|\bwins?\b|reward|\bscor(?:e|es|ing)\b|\b(?:tokens|characters|words) (?:per|in|of) |"
-    r"output tokens|\brate\b(?<!learning rate)|\berrors?\b|calibration|brier|recall|precision|\bmatch|\bmetric"
+    r"accura|\bacc\b|\bcorrect|\bright\b|(?<![^\W_])f1(?![^\W_])|\bf-?score|\bpass@|pass[ _]at|pass rate|unit tests?|"
+    r"rouge|bleu|chrf|meteor|win[ -]?rate|\bwins?\b|reward|\bscor(?:e|es|ing)\b|"
+    r"\b(?:tokens|characters|words) (?:per|in|of) |output tokens|\brate\b(?<!learning rate)|"
+    r"\berrors?\b|calibration|brier|recall|precision|\bmatch|\bmetric|"
+    rf"\b(?:{BENCHMARKS})\b"
 )
 """Words that name what can be measured of a model."""
 BECOMES_BETTER = (
     r"\b(?:as|how|so) (?:low|high|good|far|well|much|small|short|close|near|little|accurate)\b|"
     r"\b(?:lower\w*|(?:high|small|short|few|bett)er)\b|"
     r"\b(?:best|lowest|highest|smallest|shortest)\b|minimi[sz]|maximi[sz]|improv|reduc|\brais|increas|\bpush|\bdriv|"
-    r"optimi[sz]|decreas|boost|\bcut\b|shrink|\bdrop|\blift|\bgrow|\bgain|\bsink|squeez|\bdown\b|\bbeat|"
+    r"optimi[sz]|decreas|shorten|\bmost out of\b|\bm(?:in|ax)(?:imum|imal)?\b(?!\W*\d)|"
+    r"boost|\bcut\b|shrink|\bdrop|\blift|\bgrow|\bgain|\bsink|squeez|\bdown\b|\bbeat|"
     r"outperform|surpass|\b(?<!no )(?<!not )(?:less|more|fewer)\b|baseline|\bsolv"
 )
 """Words that say that something is to become better, or better than something."""

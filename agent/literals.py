@@ -159,7 +159,10 @@ _DIGITS = r"(?<![\w.,])(?<!\w-)[-−]?(?:\d{1,3}(?:[,_]\d{3})+(?:\.\d+)?|\d+(?:\
 _WORDS = "|".join(
     sorted((re.escape(word) for word in lexicon.NUMBER_WORDS if word not in ("a", "an")), key=len, reverse=True)
 )
-_WORD = rf"\b(?:{_WORDS})\b(?!-)|\ban? (?={lexicon.ARTICLE_NOUNS}\b)"
+_WORD = (
+    rf"\b(?:{lexicon.COMPOSED_NUMBER})\b|\b(?:{_WORDS})\b(?!-)|"
+    rf"\ban? (?:(?:whole|full|entire) )?(?={lexicon.ARTICLE_NOUNS}\b)"
+)
 _NUMBER = rf"(?:{_DIGITS}|{_WORD})"
 _NUMBER_RE = re.compile(_NUMBER, re.IGNORECASE)
 _UNIT_RE = re.compile(
@@ -180,10 +183,20 @@ _TAIL_RE = re.compile(r"\s?-?(?:[a-z]+[ -])?(" + "|".join(lexicon.COUNT_NOUNS) +
 
 
 def _value(token: str) -> float:
-    word = token.lower().strip()
+    word = re.sub(r"^(an?) (?:whole|full|entire)$", r"\1", token.lower().strip())
     if word in lexicon.NUMBER_WORDS:
         return float(lexicon.NUMBER_WORDS[word])
+    if word[0].isalpha():
+        return _composed(word)
     return float(word.replace(",", "").replace("_", "").replace("−", "-"))
+
+
+def _composed(words: str) -> float:
+    """Value of a number of several words: "fifty-five", "three hundred and ten"."""
+    count, hundred, rest = words.rpartition("hundred")
+    parts = [word for word in re.split(r"[ -]", rest) if word not in ("", "and")]
+    hundreds = 100 * lexicon.NUMBER_WORDS[count.strip()] if hundred else 0.0
+    return hundreds + sum(lexicon.SMALL_NUMBERS[word] for word in parts)
 
 
 def _numbers(masked: str, text: str) -> Iterator[Reading]:
@@ -265,7 +278,7 @@ def _derived(base: Reading, raw: float, unit: re.Match[str] | None, masked: str)
     after = masked[base.span[1] : base.span[1] + 40]
     value = float(base.value)
     if group == "points":
-        yield _rule(base, raw, "points as they stand", f"{raw:g} unscaled")
+        yield _rule(base, raw, "points as they stand", f"{raw:g} unscaled", "points")
     signed = group in (None, "points", "percent") or base.unit in ("token", "tokens", "bit", "bits", "characters")
     if signed and _hit(lexicon.DOWN_BEFORE, _not_reached(clause), lexicon.DOWN_AFTER, after):
         yield _rule(base, -value, "downwards", f"{-value:g}")
@@ -283,8 +296,8 @@ def _hit(before: str, clause: str, after: str, rest: str) -> bool:
     return bool(re.search(before, clause, re.IGNORECASE) or re.search(after, rest, re.IGNORECASE))
 
 
-def _rule(base: Reading, value: float, rule: str, shown: str) -> Reading:
-    return Reading("number", value, base.span, rule, None, shown)
+def _rule(base: Reading, value: float, rule: str, shown: str, unit: str | None = None) -> Reading:
+    return Reading("number", value, base.span, rule, unit, shown)
 
 
 _COMPOUND_RE = re.compile(
@@ -334,7 +347,29 @@ def _out_of(masked: str, text: str) -> Iterator[Reading]:
             yield Reading("number", _tidy(part / whole), span, "count out of a whole", "share", text[slice(*span)])
 
 
-NUMBER_RULES: tuple[Callable[[str, str], Iterator[Reading]], ...] = (_compound, _decimal_comma, _out_of, _numbers)
+_ATTACHED_RE = re.compile(
+    r"(?<![\w/.-])(?:(?P<top>top-?)(?P<k>\d{1,2})(?![\w.%]|[- ]?(?:accuracy|acc|error)\b)|"
+    r"(?:r(?=4\b|8\b|\d\d)|rank|alpha|α|bs|lr|ep|epochs)(?P<value>\d+(?:\.\d+)?(?:e-?\d+)?)(?![\w.]))",
+    re.IGNORECASE,
+)
+
+
+def _attached(masked: str, text: str) -> Iterator[Reading]:
+    """Numbers written on to their setting: "r16", "rank32", "top-2"."""
+    for match in _ATTACHED_RE.finditer(masked):
+        unit = "experts" if match["top"] else None
+        yield Reading(
+            "number", float(match["k"] or match["value"]), match.span(), None, unit, text[slice(*match.span())]
+        )
+
+
+NUMBER_RULES: tuple[Callable[[str, str], Iterator[Reading]], ...] = (
+    _attached,
+    _compound,
+    _decimal_comma,
+    _out_of,
+    _numbers,
+)
 
 
 def _any_amount(masked: str) -> Iterator[Reading]:

@@ -12,11 +12,12 @@ _QUOTED_RE = re.compile(
 _PATH_RE = re.compile(
     rf"""(?<![\w/@])(?:
       [a-z][a-z0-9+.-]*://[^\s"'<>`]+ |
+      hf:[\w./-]*\w |
       (?:~|\.{{1,2}})?/[^\s"'`,;:!?()]+ |
       [A-Za-z]:\\[^\s"'`,;]+ |
       [\w*?@.\[\]{{}}][\w*?@.=\[\]{{}}-]*(?:/[\w*?@.=&+\[\]{{}}-]+)+/? |
       [\w*?-][\w*?.-]*/(?=[\s,.;:!?)]|$) |
-      [\w*?\[-][\w*?.\[\]&+-]*\.(?:{lexicon.EXTENSIONS})(?:\.(?:gz|zst|bz2))?(?![\w/])
+      [\w*?\[-][\w*?.\[\]&+-]*\.(?i:{lexicon.EXTENSIONS})(?:\.(?:gz|zst|bz2))?(?![\w/])
     )""",
     re.VERBOSE,
 )
@@ -26,15 +27,18 @@ _GENERATED_RE = re.compile(
 )
 """A generating source with its parameters."""
 _KEY_RE = re.compile(
-    r"(?:data|dataset|corpus|source|path|file|input|model|train|eval|test|dev|from|on)=", re.IGNORECASE
+    r"(?:data|dataset|corpus|source|path|file|input|(?:base_?)?model|base|init|policy|teacher|student|judge|reward|"
+    r"checkpoint|ckpt|train|eval|test|dev|from|on|prompts|prefs|out|output|name)=",
+    re.IGNORECASE,
 )
 _NOT_PATH_RE = re.compile(
     r"^(?:and/or|or/and|[\d.]+/[\d.]+|w/o?|n/a|tokens?/s\w*|(?:gpu|gpus|cpu)/\w+|yes/no|i/o|he/she|km/h|24/7|"
+    r"[\d.]+\s?[a-z]*/(?:trial|run|attempt|try|experiment|gpu|night|h|hour|day)|"
     r"input/output|e\.g|i\.e)\W*$",
     re.IGNORECASE,
 )
 _MODEL_RE = re.compile(
-    rf"(?<![\w/.@-])(?:{lexicon.FAMILIES})(?:[-_. ]?(?:\d+[\w.]*\w|\d|scout|maverick|oss|neo|nemo|coder|instruct|"
+    rf"(?<![\w/.@-])(?:{lexicon.FAMILIES})(?:[-_. ]?(?:\d+[\w.]*\w|\d(?!\))|scout|maverick|oss|neo|nemo|coder|instruct|"
     rf"base|chat|small|medium|v\d[\w.]*|mini|large|nano|lite|r1|a\d+b|omni|turbo))+"
     rf"(?:-[\w.]+)*(?![\w])",
     re.IGNORECASE,
@@ -52,6 +56,22 @@ _TUNED_RE = re.compile(
     re.IGNORECASE,
 )
 """The one word between a verb of training and its data: the model's name, whatever it is."""
+_SIZED_RE = re.compile(
+    r"(?<![\w/.@-])(?![\d.]+-?[bm]\b)[A-Za-z]\w*(?:[-_.]\w+)*?[-_](?:\d+x)?\d+(?:\.\d+)?[bm](?:[-_]\w+)*(?![\w/])",
+    re.IGNORECASE,
+)
+"""A name that tells its size: delaybot-2b, stablelm-2-1.6b-chat."""
+_HYPHENATED_RE = re.compile(r"(?<![\w/.@-])[A-Za-z][A-Za-z0-9]*(?:-[A-Za-z][A-Za-z0-9]*)+(?![\w/-]|\.\w)")
+_ONE_WORD_RE = re.compile(
+    rf"(?<![\w/.@-])(?!(?:ro|chat|the)bot\b|llms?\b|lms?\b)[a-z]{{2,}}(?:{lexicon.NAME_ENDINGS})(?![\w/-])",
+    re.IGNORECASE,
+)
+_LABELLED_RE = re.compile(
+    r"\b(?:base|model|checkpoint|policy)(?: model)?(?: name)?(?:\s?[:=]\s?|\s(?:is\s)?(?=[\w.]+-))"
+    r"([A-Za-z][\w.-]*\w)(?![\w/])",
+    re.IGNORECASE,
+)
+"""A name after its label: "model: zephyr"."""
 _OWN_MODEL_RE = re.compile(
     r"\b(?:(?:our|my|the|this|that|last|yesterday's|tonight's) )"
     r"(?:(?!(?:of|on|for|with|and|to|in|our|my) )[a-z][\w'.-]* ){0,3}?"
@@ -59,7 +79,14 @@ _OWN_MODEL_RE = re.compile(
     r"chatbot|ranker|translator|sft model)\b(?:-[\w.]+)?",
     re.IGNORECASE,
 )
-_BENCHMARK_RE = re.compile(rf"\b(?:{lexicon.BENCHMARKS})(?!\w)")
+_BENCHMARK_RE = re.compile(rf"\b(?:(?i:{lexicon.BENCHMARKS})|{lexicon.CASED_BENCHMARKS})(?![\w/])")
+_LANGUAGE_RE = re.compile(rf"(?<![\w/.-])(?!polish\b)(?i:{lexicon.LANGUAGES})(?![\w/]|-(?!only))")
+_BY_RE = re.compile(
+    r"\b(?:dup\w*|(?:near-?|fuzzy-?)?dedup\w*|de-dup\w*|split\w*|stratif\w*|group\w*|held out|hold out|unique|sampl\w*|"
+    r"duplicates)\b[^.;:\n]{0,30}?\b(?:by|per|on)(?: the| its| column| field)* ([A-Za-z_]\w*)",
+    re.IGNORECASE,
+)
+"""The column that a step of data work goes by."""
 _ACRONYM_RE = re.compile(r"\b(?=[\w-]*[A-Z][\w-]*[A-Z\d])[A-Z][A-Za-z]*[A-Z\d][\w-]*\b")
 _NAME_RE = re.compile(rf"(?<![\w/.-])(?:{lexicon.NAMES})(?![\w/]|-(?!size|only))", re.IGNORECASE)
 _CALLED_RE = re.compile(
@@ -79,7 +106,7 @@ _BEFORE_RE = re.compile(
     re.IGNORECASE,
 )
 _SNAKE_RE = re.compile(
-    r"(?<![\w/.-])[a-z][a-z0-9]*(?:[_][a-z0-9]+)+(?![\w/])|(?<![\w/.])[a-z]+(?:-[a-z0-9]+)*-v?\d+(?:\.\d+)*(?![\w/%])"
+    r"(?<![\w/.-])[a-z][a-z0-9]*(?:[_][a-z0-9]+)+(?![\w/])|(?<![\w/.])(?!top-)[a-z]+(?:-[a-z0-9]+)*-v?\d+(?:\.\d+)*(?![\w/%])"
 )
 _LEAD_RE = re.compile(
     r"\n[\s*-]*(?=\w)|(?:(?<=\s)|^|(?<=[(\"',.;:]))(?:on|from|in|using|with|over|against|use|take|read|(?:dedupe|deduplicate|clean|"
@@ -151,13 +178,37 @@ def generated(text: str) -> Iterator[Reading]:
 
 def models(text: str) -> Iterator[Reading]:
     """Model names of known families."""
-    known = [match.span() for match in _MODEL_RE.finditer(text)]
-    own = [match.span() for match in _HYPHENATED_MODEL_RE.finditer(text)]
-    for start, end in (*known, *(span for span in own if all(span[1] <= a or b <= span[0] for a, b in known))):
-        yield _text((start, end), text[start:end], "model")
-    for match in _TUNED_RE.finditer(text):
-        if match[1].lower() not in lexicon.NOT_DATA | lexicon.STOP_WORDS | lexicon.NOT_NAMES | lexicon.DETERMINERS:
+    spans: list[tuple[int, int]] = []
+    for pattern in (_SIZED_RE, _MODEL_RE, _HYPHENATED_MODEL_RE, _HYPHENATED_RE, _ONE_WORD_RE):
+        taken = list(spans)
+        for match in pattern.finditer(text):
+            if pattern is _HYPHENATED_RE and _is_english(match.group()):
+                continue
+            if all(match.end() <= a or b <= match.start() for a, b in taken):
+                spans.append(match.span())
+    yield from (_text(span, text[slice(*span)], "model") for span in spans)
+    for match in (*_LABELLED_RE.finditer(text), *_TUNED_RE.finditer(text)):
+        if _can_be_name(match[1]):
             yield _text(match.span(1), match[1], "model")
+
+
+def _can_be_name(word: str) -> bool:
+    """Whether a word where a model's name may stand is no everyday word."""
+    everyday = lexicon.NOT_DATA | lexicon.STOP_WORDS | lexicon.NOT_NAMES | lexicon.DETERMINERS
+    return word.lower() not in everyday and not ("-" in word and _is_english(word))
+
+
+def _is_english(word: str) -> bool:
+    """Whether a hyphenated word is a compound of the language ("low-quality", "fine-tuned") and no name."""
+    first, *_, last = word.lower().split("-")
+    inflected = re.search(r"\w{2}(?:ed|ing|ings|ly|less|est|ised|ized|ful|able)$", last) is not None
+    return (
+        inflected
+        or first in lexicon.ENGLISH_FIRST
+        or last in lexicon.ENGLISH_LAST
+        or word.lower() in lexicon.NOT_NAMES
+        or re.search(rf"^(?:{lexicon.NAMES})$|^(?:{lexicon.BENCHMARKS})$", word, re.IGNORECASE) is not None
+    )
 
 
 def own_models(text: str) -> Iterator[Reading]:
@@ -174,12 +225,13 @@ def benchmarks(text: str) -> Iterator[Reading]:
 
 def names(text: str) -> Iterator[Reading]:
     """Words that can be a name: acronyms, columns, presets, optimizers, the name the result is to have."""
-    for pattern in (_NAME_RE, _ACRONYM_RE, _SNAKE_RE):
+    shouted = sum(map(str.isupper, text)) > sum(map(str.islower, text))
+    for pattern in (_NAME_RE, _LANGUAGE_RE, *(() if shouted else (_ACRONYM_RE,)), _SNAKE_RE):
         for match in pattern.finditer(text):
             if match.group().lower() in lexicon.NOT_NAMES:
                 continue
             yield _text(match.span(), match.group(), "name")
-    for pattern in (_CALLED_RE, _FOLDER_RE, _BEFORE_RE):
+    for pattern in (_CALLED_RE, _FOLDER_RE, _BEFORE_RE, _BY_RE):
         for match in pattern.finditer(text):
             if match[1].lower() in lexicon.NOT_NAMES:
                 continue

@@ -52,6 +52,12 @@ def test_the_demo_goal_offers_its_data_threshold_trials_and_time():
         ("85 out of 100 answers", 0.85),
         ("17/20 right", 0.85),
         ("four out of five", 0.8),
+        ("fifty-five percent", 0.55),
+        ("accuracy eighty five percent", 0.85),
+        ("alpha thirty-two", 32),
+        ("three hundred and ten rows", 310),
+        ("lora r16", 16),
+        ("rank32", 32),
     ],
 )
 def test_a_number_is_read_in_every_sense_that_its_words_allow(goal: str, value: float):
@@ -132,6 +138,72 @@ def test_recurrences_are_cron_lines_with_sunday_as_zero(goal: str, cron: str):
 )
 def test_paths_models_and_phrases_are_texts_verbatim(text: str):
     assert text in values(f"Fine-tune it on {text}, please.", "text")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "delaybot-2b",
+        "stablelm-2-1.6b",
+        "EuroLLM-1.7B",
+        "olmo2-7b-instruct",
+        "json-bot",
+        "goat-advisor",
+        "arabic-ocr-fix",
+        "parkbot",
+        "hf:clinic/letter-1b",
+    ],
+)
+@pytest.mark.parametrize(
+    "frame", ["Fine-tune {}, 5 trials.", "model={} lr=1e-4", "Which is better, {} or x?", "{}: sft"]
+)
+def test_a_bare_model_name_is_found_wherever_it_stands(name: str, frame: str):
+    assert name in values(frame.format(name), "text")
+
+
+@pytest.mark.parametrize(
+    "goal",
+    [
+        "Fine-tune a pre-trained from-scratch model on held-out, low-quality, near-duplicate e-mails",
+        "a case-insensitive, seed-averaged, two-stage macro-F1 with unit-test rewards",
+    ],
+)
+def test_hyphenated_words_of_the_language_are_no_names(goal: str):
+    assert [c.value for c in literals.find(goal) if c.unit == "model"] == []
+
+
+def test_routing_over_the_best_experts_is_a_number_of_experts():
+    assert [(c.value, c.unit) for c in literals.find("top-2 routing")] == [(2.0, "experts")]
+    assert values("top-1 accuracy", "number") == []
+
+
+@pytest.mark.parametrize(
+    ("goal", "column"),
+    [
+        ("dedupe it by url", "url"),
+        ("near-dedup by applicant", "applicant"),
+        ("2000 rows stratified by region", "region"),
+        ("10 % held out by author", "author"),
+    ],
+)
+def test_the_column_that_a_data_step_goes_by_is_a_text(goal: str, column: str):
+    assert column in values(goal, "text")
+
+
+@pytest.mark.parametrize("name", ["Polish", "Norwegian", "finnish", "mmlu", "ifeval", "Hellaswag", "ARC-Easy", "arc"])
+def test_languages_and_benchmarks_are_texts_in_any_case(name: str):
+    assert name in values(f"filter, {name} only", "text")
+    assert values("polish it", "text") == []
+
+
+@pytest.mark.parametrize("name", ["Word error rate", "harmful-answer rate", "politeness score"])
+def test_a_rate_or_score_of_its_own_is_one_text(name: str):
+    assert name in values(f"{name} below 12 %", "text")
+
+
+def test_capitals_throughout_are_no_acronyms():
+    assert values("TRAIN A MODEL ON ./LOGS UNTIL PERPLEXITY < 3", "text") == ["./LOGS"]
+    assert values("SFT ON MAILS.CSV", "text") == ["MAILS.CSV"]
 
 
 def test_the_word_between_a_verb_of_training_and_its_data_can_be_a_model():
