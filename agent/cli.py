@@ -263,6 +263,24 @@ def model_plan(
     raise typer.Exit(code)
 
 
+@model_app.command("serve")
+def model_serve(
+    name: Annotated[str, typer.Argument(help="small4, gpt-oss-120b, …, or a model's folder.")],
+    print_only: Annotated[bool, typer.Option("--print", help="Only print the command line.")] = False,
+    gpus: Annotated[int | None, typer.Option(help="At most so many GPUs; else all, or the reserved.", min=1)] = None,
+    gpu: Annotated[str, typer.Option(help="With --print: H100, H200 or B200 of another machine.")] = "",
+    max_model_len: Annotated[int | None, typer.Option(help="Tokens of context; else the most.", min=1024)] = None,
+    port: Annotated[int, typer.Option(help="Port.", min=1, max=65535)] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    as_json: Json = False,
+) -> None:
+    """Serve a planner by vLLM on the GPUs of this machine, as it fits, until Ctrl-C. Downloads nothing."""
+    from nightsmith.agent.model_serve import Order, serve
+
+    order = Order(name=name, gpus=gpus, gpu=gpu, host=host, port=port, max_len=max_model_len)
+    raise typer.Exit(serve(order, print_only=print_only, as_json=as_json))
+
+
 def _text(goal: str) -> str:
     text = sys.stdin.read() if goal == "-" else goal
     if not text.strip():

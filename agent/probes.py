@@ -137,7 +137,7 @@ def _torch_checks(child: subprocess.Popen[str]) -> Iterator[Check]:
 def engine() -> Check:
     """The engine that serves a larger planner than the embedded one."""
     path = shutil.which("vllm")
-    mend = "pip install vllm on a machine with a GPU, serve a model, set planner.url in nightsmith.toml."
+    mend = "pip install vllm on a machine with a GPU, then `nightsmith model serve small4`."
     return found("vllm", path) if path else missing("vllm", "not on PATH; only for a larger planner", mend)
 
 

@@ -52,7 +52,7 @@ def _present() -> tuple[str, ...]:
     if named := os.environ.get("NIGHTSMITH_DEVICES"):
         return _parse(named.split(","), "$NIGHTSMITH_DEVICES")
     cores = tuple(f"cpu:{index}" for index in range(_num_cores(Path("/sys/fs/cgroup/cpu.max"))))
-    return cores + tuple(f"cuda:{index}" for index in _visible(_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES")))
+    return cores + tuple(f"cuda:{index}" for index in visible(_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES")))
 
 
 def acquire(
@@ -145,7 +145,8 @@ def _gpus() -> tuple[tuple[str, str], ...]:
     return tuple((index, uuid) for index, uuid in fields)
 
 
-def _visible(gpus: tuple[tuple[str, str], ...], allowed: str | None) -> tuple[str, ...]:
+def visible(gpus: tuple[tuple[str, str], ...], allowed: str | None) -> tuple[str, ...]:
+    """Indices of those (index, UUID) that `$CUDA_VISIBLE_DEVICES` allows; null: all."""
     if allowed is None:
         return tuple(index for index, _ in gpus)
     names = {name.strip() for name in allowed.split(",")}
