@@ -25,7 +25,8 @@ from nightsmith.model.router import end_step
 from nightsmith.model.small4 import build
 from nightsmith.record.digest import sha256
 from nightsmith.tools.data.resolve import resolve
-from nightsmith.trainer.pretrain import make_optimizer, next_token_loss
+from nightsmith.trainer.optimizers import make_optimizer
+from nightsmith.trainer.pretrain import next_token_loss
 from nightsmith.trainer.schedule import learning_rate
 from nightsmith.trainer.spec import PretrainSpec
 from nightsmith.trainer.text import Windows, pack

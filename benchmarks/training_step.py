@@ -33,7 +33,8 @@ from nightsmith.model.small4 import make_config
 from nightsmith.tools.data.resolve import resolve
 from nightsmith.trainer.attempt import Attempt
 from nightsmith.trainer.journal import Journal
-from nightsmith.trainer.pretrain import Pretraining, make_optimizer, next_token_loss, tail_mean
+from nightsmith.trainer.optimizers import make_optimizer
+from nightsmith.trainer.pretrain import Pretraining, next_token_loss, tail_mean
 from nightsmith.trainer.spec import PretrainSpec
 from nightsmith.trainer.text import Windows, pack
 

@@ -41,14 +41,16 @@ class Pretrain(ToolArgs):
     """Sequences per optimizer step; null: the preset's."""
     num_steps: int = Field(default=300, ge=1, le=10**8)
     """Optimizer steps."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """`muon`: Muon on the matrices of attention and experts, AdamW on all else; wants a higher learning rate."""
     learning_rate: float = Field(default=1e-3, gt=0, le=1)
-    """Peak learning rate of AdamW."""
+    """Peak learning rate of the optimizer."""
     schedule: Literal["constant", "cosine", "wsd"] = "cosine"
     """Learning-rate schedule after warm-up; `wsd` decays over the last fifth."""
     warmup_share: float = Field(default=0.05, ge=0, le=0.5)
     """Share of the steps with linear warm-up."""
     weight_decay: float = Field(default=0.1, ge=0, le=1)
-    """AdamW weight decay."""
+    """Weight decay."""
     beta2: float = Field(default=0.95, gt=0, lt=1)
     """AdamW second-moment decay."""
     router_aux_loss_coef: float = Field(default=0.0, ge=0, le=1)
@@ -160,7 +162,7 @@ def pretrain_spec(
     return PretrainSpec(
         architecture=architecture(args), data=str(manifest.path(ws, "train")),
         data_digest=manifest.split("train").data_digest,
-        num_steps=args.num_steps, learning_rate=args.learning_rate, schedule=args.schedule,
+        num_steps=args.num_steps, optimizer=args.optimizer, learning_rate=args.learning_rate, schedule=args.schedule,
         warmup_share=args.warmup_share, weight_decay=args.weight_decay, beta2=args.beta2,
         router_aux_loss_coef=args.router_aux_loss_coef, balance_mode=args.balance_mode,
         router_z_loss_coef=args.router_z_loss_coef, router_bias_update_rate=args.router_bias_update_rate,

@@ -8,7 +8,6 @@ B windows of a batch, L window length, V vocabulary.
 
 import math
 import time
-from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from nightsmith.trainer.device import set_up_torch
 from nightsmith.trainer.evaluate import evaluate_model
 from nightsmith.trainer.losses import LOSS_TAIL, not_finite, tail_mean
 from nightsmith.trainer.mesh import Mesh, parts_of
+from nightsmith.trainer.optimizers import hidden_matrices, make_optimizer
 from nightsmith.trainer.schedule import learning_rate
 from nightsmith.trainer.spec import PretrainSpec, RunStatus
 from nightsmith.trainer.text import Windows, read_tokens
@@ -76,7 +76,9 @@ class Pretraining:
         self._arithmetic = arithmetic.choose(self.model, self._device, spec.precision)
         attempt.journal.write("arithmetic", **vars(self._arithmetic))
         self._parts, self._routers = parts_of(self.model), list(routers(self.model))
-        self._optimizer = make_optimizer((part.mine for part in self._parts), spec)
+        self._optimizer = make_optimizer(
+            (part.mine for part in self._parts), spec, hidden_matrices(self.model, self._parts)
+        )
         if found is not None:
             self._state = checkpoint.restore(found, self._optimizer, self._parts)
         self._experts = Recent(max(1, round(LOSS_TAIL * spec.num_steps)))
@@ -235,13 +237,3 @@ def visible_keys(tokens_BL: Tensor) -> Tensor:
     """Which tokens each token sees, (B, 1, L, L): those before it and itself, back to the BOS of its document."""
     document_BL = (tokens_BL == BOS).cumsum(1)
     return (document_BL[:, :, None] == document_BL[:, None, :]).tril()[:, None]
-
-
-def make_optimizer(parameters: Iterable[Tensor], spec: PretrainSpec) -> torch.optim.AdamW:
-    """AdamW that decays matrices only. Its learning rate is set before every step."""
-    parameters = list(parameters)
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": spec.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=spec.learning_rate, betas=(0.9, spec.beta2), fused=True)

@@ -45,14 +45,17 @@ class PretrainSpec(Contract):
     """SHA-256 of that file."""
     num_steps: int = Field(gt=0)
     """Optimizer steps."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """`muon`: Muon (arXiv:2502.16982) on the matrices of attention and experts, with updates as large as AdamW's, and
+    AdamW on embedding, head, routers and norms. Its best rates are higher."""
     learning_rate: float = Field(default=1e-3, gt=0, le=1)
-    """Peak learning rate of AdamW."""
+    """Peak learning rate of the optimizer."""
     schedule: Literal["constant", "cosine", "wsd"] = "cosine"
     """Learning-rate schedule after warm-up; `wsd` decays over the last fifth."""
     warmup_share: float = Field(default=0.05, ge=0, le=0.5)
     """Share of the steps with linear warm-up."""
     weight_decay: float = Field(default=0.1, ge=0, le=1)
-    """AdamW weight decay (matrices only)."""
+    """Weight decay (matrices only)."""
     beta2: float = Field(default=0.95, gt=0, lt=1)
     """AdamW second-moment decay."""
     grad_clip: float = Field(default=1.0, gt=0)
@@ -88,6 +91,14 @@ class PretrainSpec(Contract):
     @model_validator(mode="after")
     def _require_consistent_routing(self) -> Self:
         balance_mode(self.balance_mode, self.router_aux_loss_coef)
+        return self
+
+    @model_validator(mode="after")
+    def _require_whole_matrices(self) -> Self:
+        if self.optimizer == "muon" and self.parallel.fsdp * self.parallel.tp > 1:
+            raise ValueError(
+                "Muon works on whole matrices: lay the run out by dp (and ep), or set optimizer to 'adamw'."
+            )
         return self
 
     @model_validator(mode="after")

@@ -31,6 +31,12 @@ WIDER = {
 """Over four."""
 
 
+def plans(spec: PretrainSpec, processes: int) -> dict[str, ParallelPlan]:
+    """Layouts that the spec can have; Muon needs matrices whole."""
+    known = PLANS if processes == 2 else WIDER
+    return {name: plan for name, plan in known.items() if spec.optimizer == "adamw" or plan.fsdp * plan.tp == 1}
+
+
 def train(spec: PretrainSpec, folder: Path, num_steps: int) -> tuple[list[float], str | None]:
     """Losses so far, and the digest of the weights (on rank 0), after going on to `num_steps`."""
     folder.mkdir(exist_ok=True)
@@ -46,7 +52,7 @@ def main(folder: Path) -> None:
     """Run every layout on this rank; rank 0 writes what it found."""
     spec = PretrainSpec.model_validate_json((folder / "spec.json").read_bytes())
     found = {}
-    for name, plan in (PLANS if os.environ["WORLD_SIZE"] == "2" else WIDER).items():
+    for name, plan in plans(spec, int(os.environ["WORLD_SIZE"])).items():
         spread = spec.model_copy(update={"parallel": plan})
         straight = train(spread, folder / f"{name} straight", 4)
         train(spread, folder / f"{name} resumed", 2)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from small_runs import TINY, pretrain_spec
+from torch import nn
 
 from nightsmith.model.files import weights_digest
 from nightsmith.model.load import load, load_weights
@@ -16,7 +17,8 @@ from nightsmith.trainer.attempt import Attempt, Ended
 from nightsmith.trainer.checkpoint import KEPT, TrainState, folder, latest, model_digest, restore, save
 from nightsmith.trainer.journal import Journal
 from nightsmith.trainer.losses import tail_mean
-from nightsmith.trainer.pretrain import Pretraining, make_optimizer, next_token_loss, visible_keys
+from nightsmith.trainer.optimizers import Muon, make_optimizer, orthogonal
+from nightsmith.trainer.pretrain import Pretraining, next_token_loss, visible_keys
 from nightsmith.trainer.spec import PretrainSpec, RunStatus
 from nightsmith.trainer.text import Windows, read_tokens
 
@@ -166,6 +168,68 @@ def test_the_journal_says_in_what_a_run_computes(spec, tmp_path) -> None:
 def test_the_reported_loss_is_the_mean_of_the_last_steps() -> None:
     assert tail_mean([5.0]) == 5.0
     assert tail_mean([9.0] * 95 + [1.0, 2.0, 3.0, 4.0, 5.0]) == 3.0
+
+
+def test_muon_takes_the_matrices_of_linear_layers_and_experts_but_the_head_and_routers(spec, tmp_path) -> None:
+    training = pretraining(spec.model_copy(update={"optimizer": "muon"}), tmp_path)
+    taken = {id(each) for each in training._optimizer.param_groups[-1]["params"]}
+    left = {name for name, parameter in training.model.named_parameters() if id(parameter) not in taken}
+    assert {name for name in left if "norm" not in name} == {
+        "model.embed_tokens.weight", "model.layers.0.mlp.gate.weight", "lm_head.weight",
+    }  # fmt: skip
+
+
+def test_muon_steps_each_matrix_of_a_stack_as_torchs_own_does() -> None:
+    torch.manual_seed(0)
+    stack = torch.randn(3, 24, 16)
+    alone = [nn.Parameter(matrix.clone()) for matrix in (*stack, stack[0].T)]
+    ours = [nn.Parameter(stack.clone()), nn.Parameter(stack[0].T.clone())]
+    theirs = torch.optim.Muon(alone, lr=0.1, weight_decay=0.2, adjust_lr_fn="match_rms_adamw")
+    stacked = Muon(ours, lr=0.1, weight_decay=0.2)
+    for _ in range(3):
+        grads = torch.randn(3, 24, 16)
+        for parameter, grad in zip((*alone, *ours), (*grads, grads[0].T, grads, grads[0].T), strict=True):
+            parameter.grad = grad.clone()
+        theirs.step()
+        stacked.step()
+    expected = torch.stack(list(alone[:3]))
+    torch.testing.assert_close(ours[0], expected, atol=0.005, rtol=0)
+    torch.testing.assert_close(ours[1], alone[3], atol=0.005, rtol=0)
+    assert (ours[0] - stack).abs().mean() > 0.05
+
+
+def test_updates_of_muon_have_singular_values_near_one() -> None:
+    torch.manual_seed(0)
+    for shape in ((40, 24), (24, 40), (4, 24, 24)):
+        sizes = torch.linalg.svdvals(orthogonal(torch.randn(shape)).float())
+        assert sizes.max() < 1.3
+        assert sizes.quantile(0.1) > 0.3
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_run_that_goes_on_from_a_checkpoint_takes_the_steps_of_one_that_was_never_left(
+    spec, tmp_path, optimizer
+) -> None:
+    asked = spec.model_copy(update={"optimizer": optimizer, "num_steps": 6})
+    for name in ("whole", "left"):
+        (tmp_path / name).mkdir()
+    whole = pretraining(asked, tmp_path / "whole")
+    whole.train()
+    left = pretraining(asked, tmp_path / "left")
+    with left.computing():
+        for _ in range(3):
+            left.step()
+    left._save()
+    again = pretraining(asked, tmp_path / "left")
+    again.train()
+    assert again.losses == whole.losses
+    assert model_digest(again.model) == model_digest(whole.model)
+
+
+def test_muon_is_refused_where_matrices_are_split(spec) -> None:
+    for layout in ({"fsdp": 2}, {"tp": 2}):
+        with pytest.raises(ValueError, match="Muon works on whole matrices"):
+            PretrainSpec.model_validate({**spec.model_dump(), "optimizer": "muon", "parallel": layout})
 
 
 def test_weight_decay_falls_on_matrices_only(spec) -> None:
