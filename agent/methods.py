@@ -38,7 +38,8 @@ class Method:
     rates: dict[str, tuple[float, float]]
     """Adaptation -> range of the learning rate."""
     small_rate: float
-    """Peak learning rate of models so small that they are trained whole: near that of their pre-training."""
+    """Peak learning rate of models so small that they are trained whole: of `sft` near that of their pre-training; of
+    the others what moves tiny models without breaking what they answer."""
     own_space: tuple[Tunable, ...] = ()
     """What its trials alone may change."""
 

@@ -71,10 +71,10 @@ class FormatReward(_Reward):
 
 
 class UnitTestsReward(_Reward):
-    """1 where Python code in the completion passes the row's tests, else 0; both run in a sandbox, each time anew.
+    """1 where Python code in the completion passes the row's tests, else 0; each runs in a sandbox of its own.
 
-    The tests are the row's reference answer: statements that raise where the code is wrong. Code is that of the first
-    fenced block, or the whole completion without one.
+    The tests are the row's reference answer: statements that raise where the code is wrong (`evals.exam`). Code is that
+    of the first fenced block, or the whole completion without one.
     """
 
     kind: Literal["unit_tests"] = "unit_tests"
