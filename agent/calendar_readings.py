@@ -18,9 +18,17 @@ _HOUR_RE = re.compile(
     r"sharp|and\b))",
     re.IGNORECASE,
 )
+_AT_RE = re.compile(
+    r"\b(?:at|by|before|after|until|till?|from|to|and|between|daily|nightly)\s$|[-–]\s?$", re.IGNORECASE
+)
+"""Words after which "1h30" is a time; after others it is a duration."""
+_FROM_RE = re.compile(
+    r"\b(?:between|from)\s(?P<h>1[0-2]|0?[1-9])\s?(?:and|to|until|till|-|–)\s?(?P<end>1[0-2]|0?[1-9])\s?(?P<ap>[ap])\.?m\b",
+    re.IGNORECASE,
+)
 _MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
 _DATE_RE = re.compile(
-    rf"\b(?:(?P<iso>20\d\d-\d\d-\d\d)|(?P<d>\d{{1,2}})\.?\s(?P<mon>{'|'.join(_MONTHS)})[a-z]*\.?,?\s(?P<y>20\d\d)"
+    rf"\b(?:(?P<iso>20\d\d-\d\d-\d\d)|(?P<d3>\d{{1,2}})\.(?P<m3>\d{{1,2}})\.(?P<y3>20\d\d)|(?P<d>\d{{1,2}})\.?\s(?P<mon>{'|'.join(_MONTHS)})[a-z]*\.?,?\s(?P<y>20\d\d)"
     rf"|(?P<mon2>{'|'.join(_MONTHS)})[a-z]*\.?\s(?P<d2>\d{{1,2}})(?:st|nd|rd|th)?,?\s(?P<y2>20\d\d))\b",
     re.IGNORECASE,
 )
@@ -34,7 +42,7 @@ _EVERY_RE = re.compile(
     r"\b(?:(?:every|each)\s(?:weekday|weeknight|work ?day|working day|night|evening|day|morning|weekend|hour|week|"
     rf"{_DAY}(?:(?:,\s?|\sand\s|,\sand\s){_DAY})*)s?"
     r"|nightly|daily|hourly|weekly|weeknights|weekdays|weekends"
-    rf"|on\s(?:{_DAY}(?<=s)|weeknights|weekdays)"
+    rf"|{_DAY}(?<=s)|on\s(?:weeknights|weekdays)"
     rf"|{_SHORT_DAY}(?:(?:,\s?|/|\s?&\s?|,?\sand\s){_SHORT_DAY})+"
     r"|(?:monday|mon)\s?(?:to|through|till|until|-|–)\s?(?P<range>friday|fri|thursday|saturday))\b",
     re.IGNORECASE,
@@ -43,7 +51,9 @@ _HOURS_RE = re.compile(
     r"\bevery\s(?P<n>2|3|4|6|8|12|two|three|four|six|eight|twelve)\s(?:hours|hrs|h)\b", re.IGNORECASE
 )
 _ENDS_RE = re.compile(
-    r"\b(?:until|till?|by|before|to|stop(?:s|ping)? at|end(?:s|ing)? at)\s(?:at the latest\s)?$", re.IGNORECASE
+    r"\b(?:until|till?|by|before|to|stop(?:s|ping)? at|end(?:s|ing)? at)\s(?:at the latest\s)?"
+    rf"(?:(?:{_DAY}|{_SHORT_DAY})\s(?:at\s)?)?$",
+    re.IGNORECASE,
 )
 _MONTHLY_RE = re.compile(
     r"\b(?:monthly|every month|(?:every|each|on the) (?:1st|first)(?: day)? of (?:the|every|each) month)\b",
@@ -56,7 +66,15 @@ def times(text: str) -> Iterator[Reading]:
     for match in _CLOCK_RE.finditer(text):
         if "." in match.group()[:3] and not match["ap"]:
             continue
+        if re.match(r"\d+h", match.group(), re.IGNORECASE) and not _AT_RE.search(text[: match.start()]):
+            continue
         yield Reading("time", _clock(match), match.span(), None, None, match.group())
+    for match in _FROM_RE.finditer(text):
+        start, end, half = int(match["h"]), int(match["end"]), match["ap"][0].lower()
+        late = (half == "p") != (start > end)  # from 10 to 6 am: the evening before
+        yield Reading(
+            "time", f"{start % 12 + 12 * late:02d}:00", match.span("h"), "half of the day of its end", None, match["h"]
+        )
     for match in _HOUR_RE.finditer(text):
         yield Reading("time", f"{int(match['h']):02d}:00", match.span("h"), "full hour", None, f"{match['h']}:00")
 
@@ -78,6 +96,8 @@ def dates(text: str) -> Iterator[Reading]:
     for match in _DATE_RE.finditer(text):
         if match["iso"]:
             value = match["iso"]
+        elif match["y3"]:
+            value = f"{match['y3']}-{int(match['m3']):02d}-{int(match['d3']):02d}"
         else:
             month = _MONTHS.index(str(match["mon"] or match["mon2"]).lower()[:3]) + 1
             value = f"{match['y'] or match['y2']}-{month:02d}-{int(match['d'] or match['d2']):02d}"
@@ -115,10 +135,10 @@ def recurrences(text: str, clock: list[Reading]) -> Iterator[Reading]:
 def _at_each_time(match: re.Match[str], days: str, clock: list[Reading]) -> Iterator[Reading]:
     """A recurrence at each time named near it; at 22:00 where none is that it could start at."""
     hours = [reading for reading in clock if reading.kind == "time" and abs(reading.span[0] - match.end()) < 80][:3]
-    for reading in hours:
+    starts = [reading for reading in hours if not _ENDS_RE.search(match.string[: reading.span[0]])]
+    for reading in starts or hours:
         hour, minute = str(reading.value).split(":")
         yield _cron(f"{int(minute)} {int(hour)} {days}", match, f"recurrence with {reading.value}")
-    starts = [reading for reading in hours if not _ENDS_RE.search(match.string[: reading.span[0]])]
     if not starts and "hour" not in match.group().lower():
         yield _cron(f"0 22 {days}", match, "recurrence, at 22:00")
 
@@ -129,6 +149,10 @@ def _cron(line: str, match: re.Match[str], rule: str) -> Reading:
 
 def _days(match: re.Match[str]) -> str:
     text = match.group().lower()
+    if text == "weekly" and (
+        day := re.search(rf"\b(?:{_DAY}|{_SHORT_DAY})\b", match.string[match.end() :][:40], re.IGNORECASE)
+    ):
+        text = day.group().lower()
     if match["range"]:
         return f"1-{[day[:3] for day in lexicon.DAYS].index(match['range'].lower()[:3])}"
     if re.search(r"weekday|weeknight|work", text):

@@ -5,17 +5,17 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-_ONES = _words("one two three four five six seven eight nine")
+ONES = _words("one two three four five six seven eight nine")
 _TEENS = _words("ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen")
 _TENS = _words("twenty thirty forty fifty sixty seventy eighty ninety")
 SMALL_NUMBERS: dict[str, float] = {
-    **{word: float(value) for value, word in enumerate(("zero", *_ONES, *_TEENS))},
+    **{word: float(value) for value, word in enumerate(("zero", *ONES, *_TEENS))},
     **{word: 10.0 * value for value, word in enumerate(_TENS, 2)},
 }
 """Single words for whole numbers below a hundred."""
 COMPOSED_NUMBER = (
-    rf"(?:{'|'.join(_TENS)})[ -](?:{'|'.join(_ONES)})|"
-    rf"(?:a|{'|'.join((*_ONES, *_TEENS))}) hundred(?: and (?:{'|'.join((*_ONES, *_TEENS, *_TENS))}))?"
+    rf"(?:{'|'.join(_TENS)})[ -](?:{'|'.join(ONES)})|"
+    rf"(?:a|{'|'.join((*ONES, *_TEENS))}) hundred(?: and (?:{'|'.join((*ONES, *_TEENS, *_TENS))}))?"
 )
 """Numbers of several words: "fifty-five", "three hundred and ten"."""
 NUMBER_WORDS: dict[str, float] = {
@@ -35,12 +35,16 @@ SCALE: dict[str, float] = {
     "trillion": 1e12,
 }  # fmt: skip
 CURRENCY: dict[str, str] = {
-    "$": "USD", "usd": "USD", "dollar": "USD", "dollars": "USD", "bucks": "USD", "€": "EUR", "eur": "EUR",
-    "euro": "EUR",
-    "euros": "EUR", "£": "GBP", "gbp": "GBP", "pounds": "GBP", "quid": "GBP", "chf": "CHF", "francs": "CHF",
-    "yen": "JPY",
-    "jpy": "JPY",
+    "$": "USD", "usd": "USD", "dollar": "USD", "dollars": "USD", "bucks": "USD", "us dollars": "USD", "€": "EUR",
+    "eur": "EUR", "euro": "EUR", "euros": "EUR", "£": "GBP", "gbp": "GBP", "pounds": "GBP", "quid": "GBP", "chf": "CHF",
+    "francs": "CHF", "swiss francs": "CHF", "yen": "JPY", "jpy": "JPY", "sek": "SEK", "kronor": "SEK",
+    "swedish kronor": "SEK", "nok": "NOK", "norwegian kroner": "NOK", "dkk": "DKK", "danish kroner": "DKK",
+    "cad": "CAD", "canadian dollars": "CAD",
+    "aud": "AUD", "australian dollars": "AUD", "inr": "INR", "rupees": "INR", "pln": "PLN",
+    "zloty": "PLN", "cny": "CNY", "yuan": "CNY",
 }  # fmt: skip
+MONEY = "|".join(sorted((word for word in CURRENCY if word[0].isalpha()), key=len, reverse=True))
+"""Currencies as words and codes."""
 
 COUNT_NOUNS = _words(
     "trial trials attempt attempts try tries run runs experiment experiments iteration iterations round rounds "
@@ -64,18 +68,20 @@ ARTICLE_NOUNS = (
 """Nouns before which "a" and "an" are read as one."""
 
 DOWN_BEFORE = (
-    r"\b(?:los[et]\w*|losing|loss|drop\w*|fall\w*|decreas\w*|reduc\w*|lower\w*|cut\w*|shrink\w*|sacrific\w*|"
-    r"giv\w+ up|regress\w*|degrad\w*|"
+    r"\b(?:los[et]\w*|losing|loss(?!\W*$)|drop(?!out)\w*|fall\w*|decreas\w*|reduc\w*|lower\w*|cut\w*|shrink\w*|"
+    r"sacrific\w*|giv\w+ up|regress\w*|degrad\w*|"
     r"worse\w*|down|within|declin\w*|hurt\w*|slip\w*|improv\w*|beat\w*|better|shav\w*|knock\w*|"
     r"cost\w*|dip\w*|forget\w*|"
     r"(?:below|under|beneath|less|smaller|above|over)\b.{0,40}\bby|minus|trim\w*|outperform\w*|undercut\w*|tolerat\w*|"
     r"margin|advantage|gain\w*)\b"
 )
-REACHED = r"\b(?:to|is|until|hits?|reach\w*)(?: (?:a|an|at least|at most|the|just))*\W*$"
+REACHED = r"\b(?:(?<!up )to|is|until|hits?|reach\w*)(?: (?:a|an|at least|at most|the|just))*\W*$"
 DOWN_AFTER = (
-    r"^\W{0,3}(?:[a-z/-]+\W{1,2}){0,3}?(?:below|lower|less|under|worse|better|off|down|fewer|smaller|drop|decrease|"
+    r"^(?! or (?:lower|less|better|fewer|below|under|worse|shorter|smaller)\b)"
+    r"[^\w.;:!?\n]{0,3}(?:[a-z/-]+[^\w.;:!?\n]{1,2}){0,3}?"
+    r"(?:below|lower|less|under|worse|better|off|down|fewer|smaller|drop|decrease|"
     r"reduction|improvement|loss|decline|"
-    r"regression|degradation|gain|beneath|shorter|of)\b"
+    r"regression|degradation|gain|beneath|shorter)\b"
 )
 RATIO_BEFORE = (
     r"\b(?:improv\w*|reduc\w*|lower\w*|cut\w*|decreas\w*|increas\w*|rais\w*|boost\w*|gain\w*|drop\w*|shrink\w*|"
@@ -84,7 +90,8 @@ RATIO_BEFORE = (
     r"slip\w*|rise\w*|exceed\w*)\b"
 )
 RATIO_AFTER = (
-    r"^(?! or )\W{0,3}(?:[a-z/-]+\W{1,2}){0,3}?(?:lower|less|below|better|higher|more|above|improvement|reduction|"
+    r"^(?! or )[^\w.;:!?\n]{0,3}(?:[a-z/-]+[^\w.;:!?\n]{1,2}){0,3}?"
+    r"(?:lower|less|below|better|higher|more|above|improvement|reduction|"
     r"decrease|increase|gain|drop|off|fewer|shorter|"
     r"smaller|down|under|worse|longer|relative|than|boost|over)\b"
 )
@@ -96,25 +103,38 @@ ANY_CUES = (
     r"no (?:long|short|low|high|larg|small|few)er "
     r"than (?:now|before|today|it is|the baseline)|"
     r"not (?:get |be |become )?(?:any )?worse|"
+    r"any (?:better|higher|lower|shorter)\b(?= (?:at all|than))|(?:must|has to|have to|should|needs? to) hold\b|"
+    r"from (?:dropping|falling|degrading|regressing|slipping|declining|sinking|decreasing|rising|growing|increasing|"
+    r"getting (?:any )?(?:worse|longer|slower))|"
+    r"(?:no|not|without|w/o|never) (?:\w+ ){0,4}?getting (?:any )?(?:worse|longer|slower|shorter|bigger)|"
     r"(?:must not|mustn't|may not|should not|shouldn't|can't|cannot|do not|don't|doesn't|does not|not|never|no|"
-    r"without|without any) "
-    r"(?:\w+ ){0,4}?(?:drop\w*|los[et]\w*|losing|loss|hurt\w*|regress\w*|degrad\w*|fall\w*|worsen\w*|harm\w*|"
-    r"declin\w*|decreas\w*|sink\w*|"
+    r"without|without any|w/o):? "
+    r"(?:[\w\x00]+ ){0,4}?(?:drop\w*|los[et]\w*|losing|loss|hurt\w*|regress\w*|degrad\w*|fall\w*|worsen\w*|harm\w*|"
+    r"declin\w*|decreas\w*|sink\w*|slip\w*|dip\b|dips\b|down\b|"
     r"get worse|go(?:es)? down|suffer\w*|go(?:es)? up|rise\w*|increas\w*|grow\w*|climb\w*)|"
     r"(?:losing|lose|loses|giv\w+ up) nothing|at least as (?:good|high|low|well)|"
     r"(?:keep|keeping|preserv\w+|maintain\w*|hold|holding|stays?|retain\w*)(?=[^.;,]{0,60}\b(?:baseline|level|"
     r"current|same|where|intact|unchanged|as (?:it|good)|steady|constant|least as))|"
     r"lower than|higher than|below the|above the|beyond the|ahead of|as good as|under the baseline"
 )
+AMOUNT_FOLLOWS = (
+    r"^(?: \w+){0,3}? (?:(?:by )?(?:more|less) than|over|by(?: over| at least)?|up to)(?: an?| the)? "
+    r"(?:[\d.]+|half|quarter|one|two|three|four|five|ten|point)"
+)
+"""Words after "must not fall" that say how far it may after all."""
+MORE_BY = (
+    r"\b(?:beat\w*|rais\w*|increas\w*|boost\w*|grow\w*|lift\w*|rise\w*|exceed\w*|outperform\w*|up) (?:[^.;,]* )?by $"
+)
+"""Words before a fraction that is added."""
 RATIO_WORDS: dict[str, float] = {
     r"halv(?:e|es|ing)|half of|half (?:the|its|what|as)|in half|by half": 0.5,
     r"doubl(?:e|es|ing)|twice": 2,
     r"tripl(?:e|es|ing)|three times|threefold": 3,
     r"quadrupl(?:e|es|ing)|four times": 4,
-    r"(?:a|one) third|by a third": 1 / 3,
+    r"(?:a|one) third": 1 / 3,
     r"two thirds|two-thirds": 2 / 3,
     r"(?:a|one) quarter|quarter of": 0.25,
-    r"(?:a|one) fifth|by a fifth": 0.2,
+    r"(?:a|one) fifth": 0.2,
     r"three quarters": 0.75,
     r"a tenth|one tenth": 0.1,
 }
@@ -149,6 +169,7 @@ NAMES = (
     r"(?!learning|win\b|match|mean|f1|the\b|and\b|of\b|a\b|macro|token)[a-z]+(?:-[a-z]+)?[ -](?:error[ -])?"
     r"(?:rate|score|error|similarity|validity|coverage)|"
     r"json[ -]?schema|unit tests?|pass@\d+|tone|politeness|coherence|groundedness|"
+    r"(?:p\d\d|mean|median|tail)[ -]latency|"
     r"cosine|wsd|constant|linear|inverse[ -]sqrt|adamw|adam|muon|sgd|lion|adafactor|bf16|fp16|fp32|float32|"
     r"bfloat16|fp8|int8|int4|nano|micro|mini|small4|gguf|"
     r"safetensors|onnx|length|bleu|chrf|"
@@ -179,7 +200,7 @@ NOT_DATA = frozenset(
 STOP_WORDS = frozenset(
     _words(
         "until till to so with using at by on within before after that which then but reaching get gets getting reach "
-        "such where while without when if is are was "
+        "such reached reaches where while without when if is are was would could might "
         "be has have had must should shall will can may please thanks than as via because since per through unless "
         "though although whose it's its we i you "
         "they it again first now only instead not no until, into onto under over above below max maximum minimum min no"
@@ -246,6 +267,8 @@ ENGLISH_LAST = frozenset(
     )
 )
 """Last parts of English compounds."""
+NEVER_FIRST = frozenset(_words("pre post fine from end step re full semi self one two multi in on off up"))
+"""First parts that no name has, not even where only a name can stand."""
 NAME_ENDINGS = r"bot|gpt|lm|llm|bert|llama|coder"
 """Endings of one-word names of models."""
 
@@ -268,14 +291,15 @@ BECOMES_BETTER = (
     r"\b(?:as|how|so) (?:low|high|good|far|well|much|small|short|close|near|little|accurate)\b|"
     r"\b(?:lower\w*|(?:high|small|short|few|bett)er)\b|"
     r"\b(?:best|lowest|highest|smallest|shortest)\b|minimi[sz]|maximi[sz]|improv|reduc|\brais|increas|\bpush|\bdriv|"
-    r"optimi[sz]|decreas|shorten|\bmost out of\b|\bm(?:in|ax)(?:imum|imal)?\b(?!\W*\d)|"
+    r"optimi[sz]|decreas|shorten|\bmost out of\b|\bm(?:in|ax)(?:imum|imal)?\b(?!\s?[:=]?\s?\d)|what you can\b|"
     r"boost|\bcut\b|shrink|\bdrop|\blift|\bgrow|\bgain|\bsink|squeez|\bdown\b|\bbeat|"
     r"outperform|surpass|\b(?<!no )(?<!not )(?:less|more|fewer)\b|baseline|\bsolv"
 )
 """Words that say that something is to become better, or better than something."""
 DISHONEST = {
-    "test_training": r"test|\bheld|\bhold|eval|valid|\bdev\b|exam|grade|benchmark|unseen|answer|scor|quiz|judg|part\b",
-    "seed_hunting": r"seed|roll|luck|random|\bdraw|\bdice|rerun|again|retr|repeat|restart",
+    "test_training": r"leaderboard|grading|"
+    r"test|\bheld|\bhold|eval|valid|\bdev\b|exam|grade|benchmark|unseen|answer|scor|quiz|judg|part\b",
+    "seed_hunting": r"seed|gambl|initiali[sz]|roll|luck|random|\bdraw|\bdice|rerun|again|retr|repeat|restart",
     "own_budget": (
         r"budget|limit|\bcap\b|maxim|ceiling|quota|allow|extra|exten|longer|overr|rais|exceed|spen[dt]|approv|"
         r"authori|whatever|yourself|itself|your own|\bgrant|\bmore (?:trial|time|hour|minute|run|token|gpu|on)|\badd|"
@@ -289,7 +313,7 @@ DISHONEST = {
     "missing_source": (
         r"\bnot?\b|n['’]t\b|cannot|never|without|\bgone\b(?! (?:up|down))|delet|remov|lost|lose|miss|exist|eras|"
         r"wip|died|dead|appear|vanish|"
-        r"absent|nobody|nowhere|broken|corrupt|unavail|purg|burn|trash|destroy|\byet\b|\bwill\b|later"
+        r"shred|ruin|absent|nobody|nowhere|broken|corrupt|unavail|purg|burn|trash|destroy|\byet\b|\bwill\b|later"
     ),
     "sealed_looks": r"seal|\bheld|\bhold|test|peek|look|final|early|locked|secret",
 }

@@ -9,12 +9,14 @@ from nightsmith.agent.reading import Reading
 _QUOTED_RE = re.compile(
     r"\"([^\"\n]{1,200})\"|“([^”\n]{1,200})”|`([^`\n]{1,200})`|(?<!\w)'([^'\n]{1,120})'(?!\w)|«([^»\n]{1,200})»"
 )
+_MEASURED_RE = re.compile(r"[<>≤≥]=?\s?\.?\d|^[\d.,:e+-]+\s?[a-zA-Z%]{0,7}$")
+"""Numbers and goals in quotes, as in JSON: they are read like the rest of the text."""
 _PATH_RE = re.compile(
     rf"""(?<![\w/@])(?:
       [a-z][a-z0-9+.-]*://[^\s"'<>`]+ |
       hf:[\w./-]*\w |
       (?:~|\.{{1,2}})?/[^\s"'`,;:!?()]+ |
-      [A-Za-z]:\\[^\s"'`,;]+ |
+      [A-Za-z]:[\\/][^\s"'`,;]+ |
       [\w*?@.\[\]{{}}][\w*?@.=\[\]{{}}-]*(?:/[\w*?@.=&+\[\]{{}}-]+)+/? |
       [\w*?-][\w*?.-]*/(?=[\s,.;:!?)]|$) |
       [\w*?\[-][\w*?.\[\]&+-]*\.(?i:{lexicon.EXTENSIONS})(?:\.(?:gz|zst|bz2))?(?![\w/])
@@ -62,6 +64,8 @@ _SIZED_RE = re.compile(
 )
 """A name that tells its size: delaybot-2b, stablelm-2-1.6b-chat."""
 _HYPHENATED_RE = re.compile(r"(?<![\w/.@-])[A-Za-z][A-Za-z0-9]*(?:-[A-Za-z][A-Za-z0-9]*)+(?![\w/-]|\.\w)")
+_INFLECTED_RE = re.compile(r"\w{2}(?:ed|ing|ings|ly|less|est|ised|ized|ful|able)$", re.IGNORECASE)
+"""Endings of words, not of names: "seed-averaged"."""
 _ONE_WORD_RE = re.compile(
     rf"(?<![\w/.@-])(?!(?:ro|chat|the)bot\b|llms?\b|lms?\b)[a-z]{{2,}}(?:{lexicon.NAME_ENDINGS})(?![\w/-])",
     re.IGNORECASE,
@@ -76,11 +80,25 @@ _OWN_MODEL_RE = re.compile(
     r"\b(?:(?:our|my|the|this|that|last|yesterday's|tonight's) )"
     r"(?:(?!(?:of|on|for|with|and|to|in|our|my) )[a-z][\w'.-]* ){0,3}?"
     r"(?:model|checkpoint|adapter|classifier|assistant|bot|winner|run|champion|tagger|summari[sz]er|extractor|"
-    r"chatbot|ranker|translator|sft model)\b(?:-[\w.]+)?",
+    r"tutor|coach|helper|explainer|advisor|agent|parser|grader|guide|reader|writer|coder|chatbot|"
+    r"ranker|translator|sft model)\b(?:-[\w.]+)?",
     re.IGNORECASE,
 )
 _BENCHMARK_RE = re.compile(rf"\b(?:(?i:{lexicon.BENCHMARKS})|{lexicon.CASED_BENCHMARKS})(?![\w/])")
 _LANGUAGE_RE = re.compile(rf"(?<![\w/.-])(?!polish\b)(?i:{lexicon.LANGUAGES})(?![\w/]|-(?!only))")
+_LANGUAGES_RE = re.compile(
+    rf"(?<![\w/.-])(?i:{lexicon.LANGUAGES})(?:, (?:{lexicon.LANGUAGES}))*,? (?:and|or|&) "
+    rf"(?:{lexicon.LANGUAGES})(?![\w/-])"
+)
+_COMMAND_RE = re.compile(
+    r"(?<![\w/.])(?:(?:python3?|bash|sh|node)\s[\w./-]+|\.{0,2}/[\w./-]*\w(?<!\.csv)(?<!\.jsonl))"
+    r"(?:\s--?[a-z][\w-]*(?:=[\w./-]*\w| \d[\w.-]*\b)?)+"
+)
+_REWARDED_RE = re.compile(
+    r"\breward(?:s|ed)?(?::| is| are|=| =)\s?(?!(?:at|above|over|below|of|to|unit|exact|must|should|not|max|min|"
+    r"the (?:unit|judge))\b)([a-z][\w'’ -]*(?: [\w'’-]+){3,20})(?=[.;,\n]|$)",
+    re.IGNORECASE,
+)
 _BY_RE = re.compile(
     r"\b(?:dup\w*|(?:near-?|fuzzy-?)?dedup\w*|de-dup\w*|split\w*|stratif\w*|group\w*|held out|hold out|unique|sampl\w*|"
     r"duplicates)\b[^.;:\n]{0,30}?\b(?:by|per|on)(?: the| its| column| field)* ([A-Za-z_]\w*)",
@@ -109,7 +127,7 @@ _SNAKE_RE = re.compile(
     r"(?<![\w/.-])[a-z][a-z0-9]*(?:[_][a-z0-9]+)+(?![\w/])|(?<![\w/.])(?!top-)[a-z]+(?:-[a-z0-9]+)*-v?\d+(?:\.\d+)*(?![\w/%])"
 )
 _LEAD_RE = re.compile(
-    r"\n[\s*-]*(?=\w)|(?:(?<=\s)|^|(?<=[(\"',.;:]))(?:on|from|in|using|with|over|against|use|take|read|(?:dedupe|deduplicate|clean|"
+    r"\n[\s*-]*(?=\w)|(?:(?<=\s)|^|(?<=[(\"',.;:]))(?:(?:feed|give|show)\s(?:it|them)(?=\s(?:the|our|my|all)\s)|please:|upon|on|from|in|using|with|over|against|use|take|read|(?:dedupe|deduplicate|clean|"
     r"tidy|filter|prepare)(?: up)?|redact|split|of|inside|into|"
     r"data:|data is|data are|data =|corpus:|corpus =|corpus is|source:|dataset:|dataset is|text is|is|out of|"
     r"through|via|like|by|per|to|for|compare|evaluate|"
@@ -153,7 +171,10 @@ def _text(match_span: tuple[int, int], value: str, sort: str) -> Reading:
 
 def quoted(text: str) -> Iterator[Reading]:
     """Quoted strings, without their quotes."""
+    keyed = re.match(r"\s*\{", text) is not None
     for match in _QUOTED_RE.finditer(text):
+        if (keyed and text.startswith(":", match.end())) or _MEASURED_RE.search(match.group()[1:-1]):
+            continue
         index = next(group for group in range(1, 6) if match[group] is not None)
         yield _text(match.span(index), match[index], "quoted")
 
@@ -195,20 +216,40 @@ def models(text: str) -> Iterator[Reading]:
 def _can_be_name(word: str) -> bool:
     """Whether a word where a model's name may stand is no everyday word."""
     everyday = lexicon.NOT_DATA | lexicon.STOP_WORDS | lexicon.NOT_NAMES | lexicon.DETERMINERS
-    return word.lower() not in everyday and not ("-" in word and _is_english(word))
+    first, dash, _ = word.lower().partition("-")
+    return word.lower() not in everyday and not (dash and (first in lexicon.NEVER_FIRST or _INFLECTED_RE.search(word)))
 
 
 def _is_english(word: str) -> bool:
     """Whether a hyphenated word is a compound of the language ("low-quality", "fine-tuned") and no name."""
     first, *_, last = word.lower().split("-")
-    inflected = re.search(r"\w{2}(?:ed|ing|ings|ly|less|est|ised|ized|ful|able)$", last) is not None
+    if re.search(rf"(?:{lexicon.NAME_ENDINGS})$", last) and last != "chatbot":
+        return False
     return (
-        inflected
+        _INFLECTED_RE.search(word) is not None
         or first in lexicon.ENGLISH_FIRST
         or last in lexicon.ENGLISH_LAST
         or word.lower() in lexicon.NOT_NAMES
-        or re.search(rf"^(?:{lexicon.NAMES})$|^(?:{lexicon.BENCHMARKS})$", word, re.IGNORECASE) is not None
+        or re.fullmatch(rf"{lexicon.NAMES}|{lexicon.BENCHMARKS}", word, re.IGNORECASE) is not None
     )
+
+
+def commands(text: str) -> Iterator[Reading]:
+    """Commands that are not quoted: a program with its flags."""
+    for match in _COMMAND_RE.finditer(text):
+        yield _text(match.span(), match.group(), "command")
+
+
+def rewards(text: str) -> Iterator[Reading]:
+    """What earns the reward, in words: "reward: answers that stay polite"."""
+    for match in _REWARDED_RE.finditer(text):
+        yield _text(match.span(1), match[1], "described")
+
+
+def language_pairs(text: str) -> Iterator[Reading]:
+    """Several languages together: "English and Welsh"."""
+    for match in _LANGUAGES_RE.finditer(text):
+        yield _text(match.span(), match.group(), "name")
 
 
 def own_models(text: str) -> Iterator[Reading]:

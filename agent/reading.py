@@ -22,3 +22,11 @@ class Reading:
     """Noun, unit, currency, or the sort of text (path, model, quoted, name, phrase)."""
     shown: str
     """How the prompt describes it."""
+
+
+def mask(text: str, readings: list[Reading]) -> str:
+    """The text with the readings' places blanked out (same length, so that spans stay true)."""
+    for reading in readings:
+        start, end = reading.span
+        text = text[:start] + "\x00" * (end - start) + text[end:]
+    return text

@@ -58,6 +58,33 @@ def test_the_demo_goal_offers_its_data_threshold_trials_and_time():
         ("three hundred and ten rows", 310),
         ("lora r16", 16),
         ("rank32", 32),
+        ("83,5 %", 0.835),
+        ("11 of 20 comparisons", 0.55),
+        ("six in ten", 0.6),
+        ("right in 70 of 100 cases", 0.7),
+        ("3 answers in 10 right", 0.3),
+        ("19 times of 20", 0.95),
+        ("split it 80/10/10", 0.8),
+        ("cross entropy below 2 point 2", 2.2),
+        ("em > .66 / 5 trials", 0.66),
+        ("token F1 0.65 min.", 0.65),
+        ("dropout zero", 0),
+        ("ARC must hold", 0),
+        ("keep chrF from dropping", 0),
+        ("MUST NOT: TruthfulQA down", 0),
+        ("MMLU may not slip", 0),
+        ("the macro F1 gets any better at all", 0),
+        ("w/o the answers getting any longer", 0),
+        ("BLEU may fall by at most one.", -1),
+        ("MMLU and IFEval may each lose up to 1 point", -0.01),
+        ("MMLU losing at most 1.5 points and GSM8K at most 3 points", -0.03),
+        ("+2.5 ROUGE-L points", 0.025),
+        ("shorten the answers by 20 %", 0.8),
+        ("EM must beat the untouched model by a quarter", 1.25),
+        ("accuracy≥55", 0.55),
+        ('{"rank": "16"}', 16),
+        ('{"target": "exact match >= 0.9"}', 0.9),
+        ("32/64/0.1 as rank/alpha/dropout", 64),
     ],
 )
 def test_a_number_is_read_in_every_sense_that_its_words_allow(goal: str, value: float):
@@ -75,6 +102,10 @@ def test_a_number_is_read_in_every_sense_that_its_words_allow(goal: str, value: 
         ("1.5 h", 5400),
         ("90 s", 90),
         ("a day", 86_400),
+        ("a whole week", 604_800),
+        ("1h30 max", 5400),
+        ("20min/trial", 1200),
+        ("hours: 4", 14_400),
     ],
 )
 def test_durations_are_seconds(goal: str, seconds: float):
@@ -89,6 +120,7 @@ def test_durations_are_seconds(goal: str, seconds: float):
         ("before 12:30 am", "00:30"),
         ("by noon", "12:00"),
         ("by 7.", "07:00"),
+        ("at 7h30", "07:30"),
     ],
 )
 def test_times_are_hours_and_minutes(goal: str, time: str):
@@ -107,6 +139,11 @@ def test_times_are_hours_and_minutes(goal: str, time: str):
         ("every 6 hours", "0 */6 * * *"),
         ("on the first of every month at 2am", "0 2 1 * *"),
         ("every night until 6:00", "0 22 * * *"),
+        ("each Friday at 9 pm till Saturday 7:00", "0 21 * * 5"),
+        ("Weekly, Saturday 22:00 until Sunday 8:00", "0 22 * * 6"),
+        ("on Saturdays between 1 and 5 a.m.", "0 1 * * 6"),
+        ("Fridays between 11 and 5 a.m.", "0 23 * * 5"),
+        ("Mondays at 21:00", "0 21 * * 1"),
     ],
 )
 def test_recurrences_are_cron_lines_with_sunday_as_zero(goal: str, cron: str):
@@ -150,6 +187,7 @@ def test_paths_models_and_phrases_are_texts_verbatim(text: str):
         "json-bot",
         "goat-advisor",
         "arabic-ocr-fix",
+        "customer-care-bot",
         "parkbot",
         "hf:clinic/letter-1b",
     ],
@@ -209,6 +247,7 @@ def test_capitals_throughout_are_no_acronyms():
 def test_the_word_between_a_verb_of_training_and_its_data_can_be_a_model():
     assert values("Fine-tune zephyr on a.csv", "text") == ["zephyr", "a.csv"]
     assert values("Fine-tune it on a.csv", "text") == ["a.csv"]
+    assert values("Fine-tune code-desk on a.csv", "text") == ["code-desk", "a.csv"]
 
 
 def test_quoted_text_is_one_literal_even_with_numbers_in_it():
@@ -224,12 +263,59 @@ def test_digits_inside_names_and_paths_are_not_numbers():
 def test_parameters_of_a_generated_source_are_no_numbers_of_the_goal():
     goal = "Fine-tune ~/m on reasoning-gym:chain_sum?max_terms=2 until exact match is at least 60 %."
     assert values(goal, "number") == [0.6]
-    assert values("split it 90/10", "number") == [90.0, 10.0]
+    assert values("split it 90/10", "number") == [0.9, 0.1]
 
 
 def test_money_carries_its_currency():
     found = [(c.value, c.unit) for c in literals.find("spend $20 or 15 euros or £3k") if c.kind == "money"]
     assert found == [(20.0, "USD"), (15.0, "EUR"), (3000.0, "GBP")]
+    found = [(c.value, c.unit) for c in literals.find("CHF 80, five thousand yen, three hundred Swedish kronor")]
+    assert found == [(80.0, "CHF"), (5000.0, "JPY"), (300.0, "SEK")]
+    assert values("for 20 EUR 3 trials, or 20$ 3 trials", "money") == [20.0, 20.0]
+
+
+@pytest.mark.parametrize("goal", ["2 of 4 GPUs", "5 in 10 minutes", "one of two models", "rank/alpha 32/64/0.1"])
+def test_hardware_times_and_lists_are_no_shares(goal: str):
+    assert [c.value for c in literals.find(goal) if c.unit == "share"] == []
+
+
+@pytest.mark.parametrize(
+    ("goal", "value"),
+    [
+        ("LoRA dropout 0.1", -0.1),
+        ("perplexity of 2.15 or lower", -2.15),
+        ("sample 60 % of it", -0.6),
+        ("MMLU must not fall by more than half a point", 0),
+        ("1) take the notes 2) train", 2),
+    ],
+)
+def test_what_the_words_do_not_mean_is_not_offered(goal: str, value: float):
+    assert value not in values(goal, "number")
+
+
+def test_dates_are_read_with_dots():
+    assert values("deadline is 27.11.2026, 18:00", "date") == ["2026-11-27"]
+
+
+@pytest.mark.parametrize(
+    ("goal", "text"),
+    [
+        ("for reward we have a command, ./check_pattern --strict, it prints", "./check_pattern --strict"),
+        ("the reward is given by python grade.py --fast", "python grade.py --fast"),
+        (
+            "Reward: answers that name the station and stay polite. lr 1e-4",
+            "answers that name the station and stay polite",
+        ),
+        ("English and Welsh only", "English and Welsh"),
+        ("feed it the dialogues.", "the dialogues"),
+        ("raised upon the Icelandic weather log reached", "the Icelandic weather log"),
+        ("Bring our regex explainer to 0.6", "our regex explainer"),
+        ("fine-tune C:/models/poet", "C:/models/poet"),
+        ("p95 latency below 2 s", "p95 latency"),
+    ],
+)
+def test_commands_descriptions_and_phrases_are_texts(goal: str, text: str):
+    assert text in values(goal, "text")
 
 
 def test_a_long_text_is_read_at_both_ends_and_spans_stay_true():

@@ -1,0 +1,391 @@
+"""Numbers in a goal's text: every reading that their words and units allow, and what follows from them by a rule.
+
+`masked` is the text with its opaque parts (paths, names, times) blanked out, `text` the original.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+
+from nightsmith.agent import lexicon
+from nightsmith.agent.reading import Kind, Reading, mask
+
+_DIGITS = r"(?<![\w.,])(?<!\w-)[-−]?(?:\d{1,3}(?:[,_]\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?(?:e[-+]?\d+)?|\.\d+)"
+_WORDS = "|".join(
+    sorted((re.escape(word) for word in lexicon.NUMBER_WORDS if word not in ("a", "an")), key=len, reverse=True)
+)
+_WORD = (
+    rf"\b(?:{lexicon.COMPOSED_NUMBER})\b|\b(?:{_WORDS})\b(?!-)|"
+    rf"\ban? (?:(?:whole|full|entire) )?(?={lexicon.ARTICLE_NOUNS}\b)"
+)
+_NUMBER = rf"(?:{_DIGITS}|{_WORD})"
+_NUMBER_RE = re.compile(_NUMBER, re.IGNORECASE)
+_UNIT_RE = re.compile(
+    rf"""[^\S\n]?(?:
+      (?P<percent>%(?:[ -]?points?)?|[^\S\n]?(?:percents?|percentage|per\ cent|pct)\b(?:[ -]?(?:points?|pts?))?) |
+      (?P<points>-?[^\S\n]?(?:(?:rouge(?:-?[12l])?|bleu|chrf|accuracy|macro|token|exact|match|em|f1|win|rate|percentage|full|
+        whole|absolute)[ -]){{0,2}}(?:points?|pts?|pp|pps)\b) |
+      (?P<gpuhours>-?[^\S\n]?(?:(?:gpu|accelerator|h100|h200|a100|card)s?[ -]?(?:hours?|hrs?|h)\b)) |
+      (?P<money>[^\S\n]?(?:{lexicon.MONEY.replace(" ", "[ ]")})\b|€|\$|£) |
+      (?P<times>[^\S\n]?(?:x|×|times|-?fold)(?!\w)) |
+      (?P<scale>[^\S\n]?(?:(?-i:[kKMBTb])|bn|mio|thousand|million|billion|trillion|
+        m(?=\s(?:token|param|row|example|doc)))\b) |
+      (?P<duration>-?[^\S\n]?{lexicon.DURATION}\b(?!\w|-fold)) |
+      (?P<noun>[^\S\n]?-?(?:{"|".join(sorted(lexicon.COUNT_NOUNS, key=len, reverse=True))})\b
+        (?![^\S\n]?[<=>]|:[^\S\n]?\d))
+    )""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_MONEY_RE = re.compile(rf"\s?(?:(?:{lexicon.MONEY})\b|[$€£])", re.IGNORECASE)
+_PREFIX_RE = re.compile(
+    rf"(?<!\d)(?<!\d\s)(?<!\dk\s)(?:[$€£]|\b(?:{'|'.join(sorted(set(lexicon.CURRENCY.values())))}))\s?$", re.IGNORECASE
+)
+"""A currency before its amount, unless it belongs to a number before it ("20 EUR 3 trials")."""
+_TAIL_RE = re.compile(r"\s?-?(?:[a-z]+[ -])?(" + "|".join(lexicon.COUNT_NOUNS) + r")\b", re.IGNORECASE)
+
+
+def _value(token: str) -> float:
+    word = re.sub(r"^(an?) (?:whole|full|entire)$", r"\1", token.lower().strip())
+    if word in lexicon.NUMBER_WORDS:
+        return float(lexicon.NUMBER_WORDS[word])
+    if word[0].isalpha():
+        return _composed(word)
+    return float(word.replace(",", "").replace("_", "").replace("−", "-"))
+
+
+def _composed(words: str) -> float:
+    """Value of a number of several words: "fifty-five", "three hundred and ten"."""
+    count, hundred, rest = words.rpartition("hundred")
+    parts = [word for word in re.split(r"[ -]", rest) if word not in ("", "and")]
+    hundreds = 100.0 * lexicon.NUMBER_WORDS[count.strip()] if hundred else 0.0
+    return hundreds + sum(lexicon.SMALL_NUMBERS[word] for word in parts)
+
+
+def _numbers(masked: str, text: str) -> Iterator[Reading]:
+    """Every number with the reading that its unit gives, then the readings derived from it."""
+    for match in _NUMBER_RE.finditer(masked):
+        value = _value(match.group())
+        if abs(value) > 1e18:
+            continue
+        unit = _unit(match, value, masked)
+        if unit is None and _is_no_amount(match, masked):
+            continue
+        base = _with_unit(match, unit, value, masked, text)
+        yield base
+        yield from _derived(base, value, unit, masked)
+
+
+def _unit(match: re.Match[str], value: float, masked: str) -> re.Match[str] | None:
+    """The unit after a number; "0.65 min" is a minimum and no part of a minute, unless it is spent on something."""
+    unit = _UNIT_RE.match(masked, match.end())
+    minimum = unit and unit.group().strip().lower() == "min" and 0 < value < 1
+    return None if minimum and not re.match(r" ?(?:/|per\b|each\b)", masked[match.end() + 4 :]) else unit
+
+
+def _is_no_amount(match: re.Match[str], masked: str) -> bool:
+    """Whether a number without a unit is only a word or a list's mark: "one of", "zero-shot", "2) take it"."""
+    word, before, after = match.group().lower(), masked[: match.start()], masked[match.end() :]
+    if word == "one":
+        last = re.match(r"\s?(?:[.;,)]|$)", after)
+        return not (last and re.search(r"\b(?:at most|at least|by|than)\s$", before[-40:]))
+    if word == "zero":
+        return after.lower().startswith(("-", " shot"))
+    if not re.fullmatch(r"\d\d?", word):
+        return False
+    in_brackets = before.rfind("(") > before.rfind(")")
+    return (after.startswith(")") and not in_brackets) or bool(
+        after.startswith(". ") and re.search(r"(?:^|\n)\s*$", before[-40:])
+    )
+
+
+def _with_unit(match: re.Match[str], unit: re.Match[str] | None, value: float, masked: str, text: str) -> Reading:
+    start, end = match.start(), match.start() + len(match.group().rstrip())
+    prefix = _PREFIX_RE.search(masked[max(0, start - 8) : start])
+    if prefix:
+        scale = unit.group().strip().lower() if unit and unit.lastgroup == "scale" else ""
+        begin, stop = start - len(prefix.group()), unit.end() if scale and unit else end
+        currency = lexicon.CURRENCY[prefix.group().strip().lower()]
+        return Reading("money", value * lexicon.SCALE.get(scale, 1), (begin, stop), None, currency, text[begin:stop])
+    if unit is None:
+        return Reading("number", value, (start, end), None, None, _in_context(text, start, end))
+    kind, scaled, name = UNIT_READINGS[str(unit.lastgroup)](value, unit.group().strip(" \t\n-").lower())
+    if unit.lastgroup == "scale" and (money := _MONEY_RE.match(masked, unit.end())):
+        currency = lexicon.CURRENCY[money.group().strip().lower()]
+        return Reading("money", scaled, (start, money.end()), None, currency, text[start : money.end()])
+    tail = _TAIL_RE.match(text, unit.end()) if unit.lastgroup == "scale" else None
+    end = tail.end() if tail else unit.end()
+    return Reading(kind, scaled, (start, end), None, tail.group(1).lower() if tail else name, text[start:end])
+
+
+def _share(value: float, _: str) -> tuple[Kind, float, str]:
+    return "number", _tidy(value / 100), "share"
+
+
+def _duration(value: float, unit: str) -> tuple[Kind, float, str]:
+    return "duration", _tidy(value * lexicon.SECONDS[unit[0]]), "s"
+
+
+def _money(value: float, unit: str) -> tuple[Kind, float, str]:
+    return "money", value, lexicon.CURRENCY[unit]
+
+
+def _counted(value: float, unit: str) -> tuple[Kind, float, str]:
+    return "number", value, unit
+
+
+def _scaled(value: float, unit: str) -> tuple[Kind, float, str]:
+    return "number", _tidy(value * lexicon.SCALE[unit]), "scaled"
+
+
+UNIT_READINGS: dict[str, Callable[[float, str], tuple[Kind, float, str]]] = {
+    "percent": _share,
+    "points": _share,
+    "gpuhours": _counted,
+    "money": _money,
+    "times": _counted,
+    "duration": _duration,
+    "scale": _scaled,
+    "noun": _counted,
+}
+"""Unit group -> reading of a number with that unit (lower case)."""
+
+
+def _in_context(text: str, start: int, end: int) -> str:
+    """A bare number with the word before it and the word after it."""
+    before = re.search(r"[\w%@.'-]+\W{1,2}$", text[max(0, start - 24) : start])
+    after = re.match(r"[^\S\n][a-zA-Z-]+", text[end : end + 20])
+    return (before.group() if before else "") + text[start:end] + (after.group() if after else "")
+
+
+def _derived(base: Reading, raw: float, unit: re.Match[str] | None, masked: str) -> Iterator[Reading]:
+    """Readings that a rule makes of a number: signs, ratios, points taken as they stand."""
+    if base.kind != "number" or raw < 0:
+        return
+    group = unit.lastgroup if unit else None
+    clause = re.split(r"[,;:!?\n]|\.\s|\band\b|\bbut\b", masked[max(0, base.span[0] - 80) : base.span[0]])[-1]
+    after = masked[base.span[1] : base.span[1] + 40]
+    value = float(base.value)
+    if group == "points":
+        yield _rule(base, raw, "points as they stand", f"{raw:g} unscaled", "points")
+    signed = group in (None, "points", "percent") or base.unit in ("token", "tokens", "bit", "bits", "characters")
+    if group in ("points", "percent") and re.search(r"\b(?:at most|no more than|up to|max(?:imum)?)\W*$", clause):
+        clause = re.split(r"[;:!?\n]|\.\s", masked[max(0, base.span[0] - 120) : base.span[0]])[-1]
+    if signed and _hit(lexicon.DOWN_BEFORE, _not_reached(clause), lexicon.DOWN_AFTER, after):
+        yield _rule(base, -value, "downwards", f"{-value:g}")
+    if group is None and 1 < raw <= 100 and re.search(_SHARE_OF_RE, clause):
+        yield _rule(base, _tidy(raw / 100), "a metric of at most one, in per cent", f"{raw:g} %", "share")
+    if group == "percent" and _hit(lexicon.RATIO_BEFORE, clause, lexicon.RATIO_AFTER, after):
+        yield _rule(base, _tidy(1 - value), "per cent less, as a ratio", f"{_tidy(1 - value):g} ratio")
+        yield _rule(base, _tidy(1 + value), "per cent more, as a ratio", f"{_tidy(1 + value):g} ratio")
+
+
+_SHARE_OF_RE = re.compile(
+    r"\b(?:accuracy|acc|exact[ -]match|em|f1|win[ -]rate|pass@1)\W*(?:(?:of|is|at least|above|over|to|more than)\s?)?"
+    r"[<>=≥≤~]*\s?$",
+    re.IGNORECASE,
+)
+"""A metric that is at most one, right before a bare number."""
+
+
+def _not_reached(clause: str) -> str:
+    """The words before a number, or none where they say that the number itself is reached ("reduce it to 5")."""
+    return "" if re.search(lexicon.REACHED, clause, re.IGNORECASE) else clause
+
+
+def _hit(before: str, clause: str, after: str, rest: str) -> bool:
+    return bool(re.search(before, clause, re.IGNORECASE) or re.search(after, rest, re.IGNORECASE))
+
+
+def _rule(base: Reading, value: float, rule: str, shown: str, unit: str | None = None) -> Reading:
+    return Reading("number", value, base.span, rule, unit, shown)
+
+
+_COMPOUND_RE = re.compile(
+    rf"(?P<h>{_NUMBER})\s?-?(?:hours?|hrs?|hr|h)\s?(?:,\s?|and\s)?"
+    r"(?P<m>\d+(?=\s?(?:minutes?|mins?|m)\b)|a half|a quarter|thirty|fifteen)"
+    r"\b(?:\s?(?:minutes?|mins?|m)\b)?|(?<!\w)(?P<h2>\d+)h(?P<m2>\d+)m?\b",
+    re.IGNORECASE,
+)
+
+
+def _compound(masked: str, text: str) -> Iterator[Reading]:
+    """Durations of hours and minutes: "1h30m", "2 hours and 30 minutes", "an hour and a half"."""
+    for match in _COMPOUND_RE.finditer(masked):
+        if "." in match.group():
+            continue
+        part = (match["m"] or match["m2"]).lower()
+        minutes = {"a half": 30.0, "a quarter": 15.0}.get(part)
+        seconds = _value(match["h"] or match["h2"]) * 3600 + (minutes if minutes is not None else _value(part)) * 60
+        yield Reading("duration", _tidy(seconds), match.span(), None, "s", text[slice(*match.span())])
+
+
+_DECIMAL_COMMA_RE = re.compile(r"(?<![\w.,])(\d{1,3}),(\d{1,2}|\d{4,})(?![\w,.]\d)(?=\s?%|\b)")
+
+
+def _decimal_comma(masked: str, _: str) -> Iterator[Reading]:
+    """Numbers written with a decimal comma: "0,15"."""
+    for match in _DECIMAL_COMMA_RE.finditer(masked):
+        value = float(f"{match[1]}.{match[2]}")
+        unit = _UNIT_RE.match(masked, match.end())
+        if unit and unit.lastgroup in ("percent", "points", "duration", "money"):
+            base = _with_unit(match, unit, value, masked, masked)
+        else:
+            unit, base = None, Reading("number", value, match.span(), "decimal comma", None, f"{value:g}")
+        yield base
+        yield from _derived(base, value, unit, masked)
+
+
+_OUT_OF_RE = re.compile(
+    rf"(?<!/)(?P<part>{_NUMBER})"
+    r"(?P<joint>/|(?: (?:answers?|times|questions?|items?|cases?|examples?|games?|comparisons?))? "
+    rf"(?:out of|of|in) (?:every |the )?)(?P<whole>{_NUMBER}|(?<=/)\d+)(?!/)",
+    re.IGNORECASE,
+)
+_COUNTED_RE = re.compile(
+    r"\s?(?:questions?|items?|examples?|samples?|records|pairs|conversations|emails|messages|pages|documents?|docs)\b",
+    re.IGNORECASE,
+)
+
+
+_USUAL_WHOLES = frozenset({3.0, 4.0, 5.0, 8.0, 10.0, 12.0, 20.0, 50.0, 100.0, 1000.0})
+"""Wholes of which shares are told with "in": "six in ten"."""
+
+
+def _out_of(masked: str, text: str) -> Iterator[Reading]:
+    """Shares as counts: "85 out of 100", "17/20", "six in ten", "11 of 20 comparisons"."""
+    for match in _OUT_OF_RE.finditer(masked):
+        part, whole = _value(match["part"]), _value(match["whole"])
+        if not (0 <= part <= whole and whole > 1 and _is_whole_of(match, whole, masked)):
+            continue
+        span = match.start(), match.start() + len(match.group().rstrip())
+        yield Reading("number", _tidy(part / whole), span, "count out of a whole", "share", text[slice(*span)])
+
+
+def _is_whole_of(match: re.Match[str], whole: float, masked: str) -> bool:
+    """Whether the second number is the whole of the first: not a time, a price, or hardware ("2 of 4 GPUs")."""
+    joint = match["joint"].lower()
+    if "/" in joint or "out of" in joint:
+        return whole.is_integer()
+    unit = _UNIT_RE.match(masked, match.end())
+    counted = unit is None or _COUNTED_RE.match(masked, match.end()) is not None
+    usual = " in " not in joint or whole in _USUAL_WHOLES
+    return counted and usual and whole >= 3 and whole.is_integer() and match["part"].lower() != "one"
+
+
+_SPLIT_RE = re.compile(r"(?<![\w./])(\d{1,2})/(\d{1,2})(?:/(\d{1,2}))?(?![\w/%]|\.\d)")
+
+
+def _split(masked: str, _: str) -> Iterator[Reading]:
+    """Parts of a hundred: "80/20", "80/10/10"."""
+    for match in _SPLIT_RE.finditer(masked):
+        parts = [int(part) for part in match.groups() if part]
+        if sum(parts) == 100 and (len(parts) > 2 or parts[0] >= parts[1]):
+            for index, part in enumerate(parts, 1):
+                if part not in parts[: index - 1]:
+                    yield Reading("number", part / 100, match.span(index), "part of a hundred", "share", f"{part} %")
+
+
+_DIGIT_WORD = f"(?:zero|{'|'.join(lexicon.ONES)})"
+_POINT_RE = re.compile(
+    rf"(?<![\w.])(?P<whole>\d+|{_DIGIT_WORD}) point (?P<rest>\d+|{_DIGIT_WORD}(?: {_DIGIT_WORD})*)(?!\s?\w)",
+    re.IGNORECASE,
+)
+
+
+def _spoken_decimal(masked: str, text: str) -> Iterator[Reading]:
+    """Numbers as spoken: "2 point 2", "zero point eight five"."""
+    for match in _POINT_RE.finditer(masked):
+        digits = [part if part.isdigit() else f"{_value(part):.0f}" for part in match["rest"].split()]
+        value = float(f"{_value(match['whole']):.0f}.{''.join(digits)}")
+        yield Reading("number", value, match.span(), None, None, text[slice(*match.span())])
+
+
+_LABELLED_TIME_RE = re.compile(rf"\b(?P<unit>hours|minutes|days)\s?[?:=]\s?(?P<value>{_NUMBER})", re.IGNORECASE)
+
+
+def _labelled_time(masked: str, text: str) -> Iterator[Reading]:
+    """Durations whose unit is their label: "hours: 4"."""
+    for match in _LABELLED_TIME_RE.finditer(masked):
+        if _UNIT_RE.match(masked, match.end()):
+            continue
+        seconds = _value(match["value"]) * lexicon.SECONDS[match["unit"][0].lower()]
+        yield Reading("duration", _tidy(seconds), match.span(), None, "s", text[slice(*match.span())])
+
+
+_ATTACHED_RE = re.compile(
+    r"(?<![\w/.-])(?:(?P<top>top-?)(?P<k>\d{1,2})(?![\w.%]|[- ]?(?:accuracy|acc|error)\b)|"
+    r"(?:r(?=4\b|8\b|\d\d)|rank|alpha|α|bs|lr|ep|epochs)(?P<value>\d+(?:\.\d+)?(?:e-?\d+)?)(?![\w.]))",
+    re.IGNORECASE,
+)
+
+
+def _attached(masked: str, text: str) -> Iterator[Reading]:
+    """Numbers written on to their setting: "r16", "rank32", "top-2"."""
+    for match in _ATTACHED_RE.finditer(masked):
+        unit = "experts" if match["top"] else None
+        yield Reading(
+            "number", float(match["k"] or match["value"]), match.span(), None, unit, text[slice(*match.span())]
+        )
+
+
+NUMBER_RULES: tuple[Callable[[str, str], Iterator[Reading]], ...] = (
+    _attached,
+    _labelled_time,
+    _spoken_decimal,
+    _compound,
+    _decimal_comma,
+    _split,
+    _out_of,
+    _numbers,
+)
+
+
+def numbers(masked: str, text: str) -> list[Reading]:
+    """Number readings, the longest forms first."""
+    found: list[Reading] = []
+    for rule in NUMBER_RULES:
+        found += rule(mask(masked, found), text)
+    return found
+
+
+def any_amount(masked: str) -> Iterator[Reading]:
+    """Words that compare without a number ("any improvement", "must not drop"): zero."""
+    for match in re.finditer(rf"\b(?:{lexicon.ANY_CUES})\b", masked, re.IGNORECASE):
+        amount = re.search(
+            r"(?<![A-Za-z])\d\W{0,2}(?:%|points?|percent)?\W?$", masked[max(0, match.start() - 10) : match.start()]
+        )
+        if amount and re.match(r"better|worse|lower|higher|below|above|under", match.group(), re.IGNORECASE):
+            continue
+        if re.search(lexicon.AMOUNT_FOLLOWS, masked[match.end() : match.end() + 60], re.IGNORECASE):
+            continue
+        yield Reading("number", 0.0, match.span(), "no amount named", None, f"0 {match.group()[:24]}")
+
+
+def ratio_words(masked: str) -> Iterator[Reading]:
+    """Words that are ratios ("halve", "double", "a third")."""
+    for pattern, value in lexicon.RATIO_WORDS.items():
+        for match in re.finditer(rf"\b(?:{pattern})\b", masked, re.IGNORECASE):
+            yield Reading(
+                "number",
+                value,
+                match.span(),
+                f"{match.group().lower()} as a ratio",
+                None,
+                f"{value:.4g} {match.group()}",
+            )
+            if value < 1 and re.search(
+                lexicon.MORE_BY, masked[max(0, match.start() - 50) : match.start()], re.IGNORECASE
+            ):
+                more = _tidy(1 + value)
+                yield Reading(
+                    "number", more, match.span(), f"{match.group().lower()} more, as a ratio", None, f"{more:.4g} ratio"
+                )
+            if value < 1 and value != 0.5:
+                rest = _tidy(1 - value)
+                yield Reading(
+                    "number", rest, match.span(), f"less {match.group().lower()}, as a ratio", None, f"{rest:.4g} ratio"
+                )
+
+
+def _tidy(value: float) -> float:
+    """Take away the noise of decimal fractions in binary."""
+    return float(f"{value:.12g}")
