@@ -41,7 +41,7 @@ CURRENCY: dict[str, str] = {
     "swedish kronor": "SEK", "nok": "NOK", "norwegian kroner": "NOK", "dkk": "DKK", "danish kroner": "DKK",
     "cad": "CAD", "canadian dollars": "CAD",
     "aud": "AUD", "australian dollars": "AUD", "inr": "INR", "rupees": "INR", "pln": "PLN",
-    "zloty": "PLN", "cny": "CNY", "yuan": "CNY",
+    "zloty": "PLN", "zł": "PLN", "¥": "JPY", "₹": "INR", "dolars": "USD", "cny": "CNY", "yuan": "CNY",
 }  # fmt: skip
 MONEY = "|".join(sorted((word for word in CURRENCY if word[0].isalpha()), key=len, reverse=True))
 """Currencies as words and codes."""

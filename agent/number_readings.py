@@ -9,7 +9,10 @@ from collections.abc import Callable, Iterator
 from nightsmith.agent import lexicon
 from nightsmith.agent.reading import Kind, Reading, mask
 
-_DIGITS = r"(?<![\w.,])(?<!\w-)[-−]?(?:\d{1,3}(?:[,_]\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?(?:e[-+]?\d+)?|\.\d+)"
+_DIGITS = (
+    r"(?<![\w.,])(?<!\w-)[-−]?(?:\d{1,3}(?:[,_]\d{3})+(?:\.\d+)?|\d{1,3}(?:\.\d{3}){2,}(?![.\d])|"
+    r"\d+(?:\.\d+)?(?:e[-+]?\d+)?|\.\d+)"
+)
 _WORDS = "|".join(
     sorted((re.escape(word) for word in lexicon.NUMBER_WORDS if word not in ("a", "an")), key=len, reverse=True)
 )
@@ -25,7 +28,7 @@ _UNIT_RE = re.compile(
       (?P<points>-?[^\S\n]?(?:(?:rouge(?:-?[12l])?|bleu|chrf|accuracy|macro|token|exact|match|em|f1|win|rate|percentage|full|
         whole|absolute)[ -]){{0,2}}(?:points?|pts?|pp|pps)\b) |
       (?P<gpuhours>-?[^\S\n]?(?:(?:gpu|accelerator|h100|h200|a100|card)s?[ -]?(?:hours?|hrs?|h)\b)) |
-      (?P<money>[^\S\n]?(?:{lexicon.MONEY.replace(" ", "[ ]")})\b|€|\$|£) |
+      (?P<money>[^\S\n]?(?:{lexicon.MONEY.replace(" ", "[ ]")})\b|[$€£¥₹]) |
       (?P<times>[^\S\n]?(?:x|×|times|-?fold)(?!\w)) |
       (?P<scale>[^\S\n]?(?:(?-i:[kKMBTb])|bn|mio|thousand|million|billion|trillion|
         m(?=\s(?:token|param|row|example|doc)))\b) |
@@ -35,9 +38,10 @@ _UNIT_RE = re.compile(
     )""",
     re.IGNORECASE | re.VERBOSE,
 )
-_MONEY_RE = re.compile(rf"\s?(?:(?:{lexicon.MONEY})\b|[$€£])", re.IGNORECASE)
+_MONEY_RE = re.compile(rf"\s?(?:(?:{lexicon.MONEY})\b|[$€£¥₹])", re.IGNORECASE)
 _PREFIX_RE = re.compile(
-    rf"(?<!\d)(?<!\d\s)(?<!\dk\s)(?:[$€£]|\b(?:{'|'.join(sorted(set(lexicon.CURRENCY.values())))}))\s?$", re.IGNORECASE
+    rf"(?<!\d)(?<!\d\s)(?<!\dk\s)(?:[$€£¥₹]|\b(?:{'|'.join(sorted(set(lexicon.CURRENCY.values())))}))\s?$",
+    re.IGNORECASE,
 )
 """A currency before its amount, unless it belongs to a number before it ("20 EUR 3 trials")."""
 _TAIL_RE = re.compile(r"\s?-?(?:[a-z]+[ -])?(" + "|".join(lexicon.COUNT_NOUNS) + r")\b", re.IGNORECASE)
@@ -49,6 +53,8 @@ def _value(token: str) -> float:
         return float(lexicon.NUMBER_WORDS[word])
     if word[0].isalpha():
         return _composed(word)
+    if word.count(".") > 1:
+        word = word.replace(".", "")
     return float(word.replace(",", "").replace("_", "").replace("−", "-"))
 
 
@@ -67,6 +73,8 @@ def _numbers(masked: str, text: str) -> Iterator[Reading]:
         if abs(value) > 1e18:
             continue
         unit = _unit(match, value, masked)
+        if unit and unit.lastgroup in ("money", "noun") and re.fullmatch(r"\d{1,3}\.\d{3}", match.group()):
+            value *= 1000  # "10.000 rows": neither rows nor money come in thousandths
         if unit is None and _is_no_amount(match, masked):
             continue
         base = _with_unit(match, unit, value, masked, text)
@@ -171,7 +179,7 @@ def _derived(base: Reading, raw: float, unit: re.Match[str] | None, masked: str)
         clause = re.split(r"[;:!?\n]|\.\s", masked[max(0, base.span[0] - 120) : base.span[0]])[-1]
     if signed and _hit(lexicon.DOWN_BEFORE, _not_reached(clause), lexicon.DOWN_AFTER, after):
         yield _rule(base, -value, "downwards", f"{-value:g}")
-    if group is None and 1 < raw <= 100 and re.search(_SHARE_OF_RE, clause):
+    if group is None and 1 < raw <= 100 and _SHARE_OF_RE.search(masked[max(0, base.span[0] - 40) : base.span[0]]):
         yield _rule(base, _tidy(raw / 100), "a metric of at most one, in per cent", f"{raw:g} %", "share")
     if group == "percent" and _hit(lexicon.RATIO_BEFORE, clause, lexicon.RATIO_AFTER, after):
         yield _rule(base, _tidy(1 - value), "per cent less, as a ratio", f"{_tidy(1 - value):g} ratio")

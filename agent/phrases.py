@@ -9,7 +9,10 @@ from nightsmith.agent.reading import Reading
 _QUOTED_RE = re.compile(
     r"\"([^\"\n]{1,200})\"|“([^”\n]{1,200})”|`([^`\n]{1,200})`|(?<!\w)'([^'\n]{1,120})'(?!\w)|«([^»\n]{1,200})»"
 )
-_MEASURED_RE = re.compile(r"[<>≤≥]=?\s?\.?\d|^[\d.,:e+-]+\s?[a-zA-Z%]{0,7}$")
+_MEASURED_RE = re.compile(
+    r"[<>≤≥]=?\s?\.?\d|\b(?:at least|at most|more than|less than|above|below|under|over)\b.*(?:percent|%|\d)|"
+    r"^[\d.,:e+-]+\s?[a-zA-Z%]{0,7}$"
+)
 """Numbers and goals in quotes, as in JSON: they are read like the rest of the text."""
 _PATH_RE = re.compile(
     rf"""(?<![\w/@])(?:

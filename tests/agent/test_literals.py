@@ -82,6 +82,10 @@ def test_the_demo_goal_offers_its_data_threshold_trials_and_time():
         ("shorten the answers by 20 %", 0.8),
         ("EM must beat the untouched model by a quarter", 1.25),
         ("accuracy≥55", 0.55),
+        ("accuracy. 80. tickets.tsv", 0.8),
+        ("10.000 rows", 10_000),
+        ("1.000.000 tokens", 1e6),
+        ('he wants "at least ninety percent accuracy"', 0.9),
         ('{"rank": "16"}', 16),
         ('{"target": "exact match >= 0.9"}', 0.9),
         ("32/64/0.1 as rank/alpha/dropout", 64),
@@ -269,6 +273,7 @@ def test_parameters_of_a_generated_source_are_no_numbers_of_the_goal():
 def test_money_carries_its_currency():
     found = [(c.value, c.unit) for c in literals.find("spend $20 or 15 euros or £3k") if c.kind == "money"]
     assert found == [(20.0, "USD"), (15.0, "EUR"), (3000.0, "GBP")]
+    assert values("80 zł or ≤ 1.500 ¥", "money") == [80.0, 1500.0]
     found = [(c.value, c.unit) for c in literals.find("CHF 80, five thousand yen, three hundred Swedish kronor")]
     assert found == [(80.0, "CHF"), (5000.0, "JPY"), (300.0, "SEK")]
     assert values("for 20 EUR 3 trials, or 20$ 3 trials", "money") == [20.0, 20.0]
