@@ -15,6 +15,7 @@ SMALL_NUMBERS: dict[str, float] = {
 """Single words for whole numbers below a hundred."""
 COMPOSED_NUMBER = (
     rf"(?:{'|'.join(_TENS)})[ -](?:{'|'.join(ONES)})|"
+    rf"(?:{'|'.join(ONES)}) and a half|"
     rf"(?:a|{'|'.join((*ONES, *_TEENS))}) hundred(?: and (?:{'|'.join((*ONES, *_TEENS, *_TENS))}))?"
 )
 """Numbers of several words: "fifty-five", "three hundred and ten"."""
@@ -22,7 +23,7 @@ NUMBER_WORDS: dict[str, float] = {
     **SMALL_NUMBERS,
     "hundred": 100, "a thousand": 1000, "one thousand": 1000, "two thousand": 2000, "a million": 1e6,
     "one million": 1e6, "a billion": 1e9, "a dozen": 12, "dozen": 12, "a couple of": 2, "a couple": 2, "half a": 0.5,
-    "half an": 0.5, "one and a half": 1.5, "two and a half": 2.5, "a quarter of an": 0.25,
+    "half an": 0.5, "a quarter of an": 0.25,
     "three quarters of an": 0.75, "a single": 1, "a": 1, "an": 1,
 }  # fmt: skip
 
@@ -114,7 +115,8 @@ ANY_CUES = (
     r"get worse|go(?:es)? down|suffer\w*|go(?:es)? up|rise\w*|increas\w*|grow\w*|climb\w*)|"
     r"(?:losing|lose|loses|giv\w+ up) nothing|at least as (?:good|high|low|well)|"
     r"(?:keep|keeping|preserv\w+|maintain\w*|hold|holding|stays?|retain\w*)(?=[^.;,]{0,60}\b(?:baseline|level|"
-    r"current|same|where|intact|unchanged|as (?:it|good)|steady|constant|least as))|"
+    r"current|same|where|intact|unchanged|as (?:it|good)|steady|constant|least as|flat|stable))|"
+    r"no (?:lower|higher|longer|slower)(?=\s?[,;.]|$)|"
     r"lower than|higher than|below the|above the|beyond the|ahead of|as good as|under the baseline"
 )
 AMOUNT_FOLLOWS = (

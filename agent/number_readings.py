@@ -60,6 +60,8 @@ def _value(token: str) -> float:
 
 def _composed(words: str) -> float:
     """Value of a number of several words: "fifty-five", "three hundred and ten"."""
+    if words.endswith(" and a half"):
+        return lexicon.SMALL_NUMBERS[words.split()[0]] + 0.5
     count, hundred, rest = words.rpartition("hundred")
     parts = [word for word in re.split(r"[ -]", rest) if word not in ("", "and")]
     hundreds = 100.0 * lexicon.NUMBER_WORDS[count.strip()] if hundred else 0.0
@@ -95,6 +97,8 @@ def _is_no_amount(match: re.Match[str], masked: str) -> bool:
     if word == "one":
         last = re.match(r"\s?(?:[.;,)]|$)", after)
         return not (last and re.search(r"\b(?:at most|at least|by|than)\s$", before[-40:]))
+    if re.match(r" (?:thirds|quarters|fifths|tenths)\b", after):
+        return True
     if word == "zero":
         return after.lower().startswith(("-", " shot"))
     if not re.fullmatch(r"\d\d?", word):

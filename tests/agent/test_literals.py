@@ -70,6 +70,8 @@ def test_the_demo_goal_offers_its_data_threshold_trials_and_time():
         ("token F1 0.65 min.", 0.65),
         ("dropout zero", 0),
         ("ARC must hold", 0),
+        ("keep MMLU flat", 0),
+        ("chrF no lower, 3 trials", 0),
         ("keep chrF from dropping", 0),
         ("MUST NOT: TruthfulQA down", 0),
         ("MMLU may not slip", 0),
@@ -110,6 +112,7 @@ def test_a_number_is_read_in_every_sense_that_its_words_allow(goal: str, value: 
         ("1h30 max", 5400),
         ("20min/trial", 1200),
         ("hours: 4", 14_400),
+        ("three and a half hours", 12_600),
     ],
 )
 def test_durations_are_seconds(goal: str, seconds: float):
