@@ -92,8 +92,11 @@ def _best(view: StudyView, utterance: Utterance) -> str:
     told = "not judged" if trial.verdict is None else trial_words.estimate(trial.verdict)
     value = figures.value(view.metric, trial_words.dev_value(view, number))
     ended = [] if view.outcome is None else [account.outcome_sentence(view)]
+    ran = [f"It ran with {comparing.in_full(comparing.ran_with(view.plan.recipe, trial))}."] if view.plan else []
     best = f"Trial {number} is best: {figures.metric_label(view.metric)} {value} on dev, {told}"
-    return "\n".join([f"{best}. It was {trial_words.decided(trial)}; it tried {trial_words.change(trial)}.", *ended])
+    return "\n".join(
+        [f"{best}. It was {trial_words.decided(trial)}; it tried {trial_words.change(trial)}.", *ran, *ended]
+    )
 
 
 def _status(view: StudyView, utterance: Utterance) -> str:

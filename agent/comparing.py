@@ -104,13 +104,34 @@ def _one_setting(view: StudyView, recipe: Mapping[str, float | int | str], setti
     return f"{held}; {', '.join(tried) or 'no trial changed it'}."
 
 
+def ran_with(recipe: Mapping[str, float | int | str], trial: TrialView) -> dict[str, float | int | str]:
+    """Every setting of a trial: the recipe's, as its own calls and its change have them."""
+    if trial.plan is None:
+        return dict(recipe)
+    called = trial.plan.stages[-1].args if trial.plan.stages else {}
+    return {**recipe, **{name: called[name] for name in recipe if name in called}, **trial.plan.change}
+
+
+def in_full(settings: Mapping[str, float | int | str]) -> str:
+    """`learning_rate = 0.0045, batch_size = 8`."""
+    return ", ".join(f"{name} = {figures.setting(value)}" for name, value in settings.items())
+
+
 def _against(recipe: Mapping[str, float | int | str], trial: TrialView, setting: str | None) -> str:
-    """Every setting that the trial ran with and that is not the recipe's."""
+    """A setting of the trial beside the recipe's; else all that differ, and the whole."""
     if trial.plan is None:
         return f"The plan of trial {trial.number} cannot be read."
-    ran = trial.plan.stages[-1].args if trial.plan.stages else {}
-    names = [name for name in recipe if name in ran and ran[name] != recipe[name] and setting in (None, name)]
-    told = [f"{name} = {ran[name]} (recipe: {figures.setting(recipe[name])})" for name in names]
+    ran = ran_with(recipe, trial)
+    if setting is not None and setting not in ran:
+        return f"Trial {trial.number} has no {setting}. It ran with {in_full(ran)}."
+    names = [name for name in ran if ran[name] != recipe.get(name)]
+    told = [f"{name} = {figures.setting(ran[name])} (recipe: {_recipes(recipe, name)})" for name in names]
     start = f", from trial {trial.plan.start}" if trial.plan.start else ""
-    same = "the same recipe" if setting is None else f"{setting} as in the recipe"
-    return f"Trial {trial.number}{start}: {', '.join(told) or same}."
+    if setting is None:
+        return f"Trial {trial.number}{start}: {', '.join(told) or 'the same recipe'}.\n  In full: {in_full(ran)}."
+    same = f"{setting} = {figures.setting(ran[setting])}, as in the recipe"
+    return f"Trial {trial.number}{start}: {told[names.index(setting)] if setting in names else same}."
+
+
+def _recipes(recipe: Mapping[str, float | int | str], name: str) -> str:
+    return figures.setting(recipe[name]) if name in recipe else "its default"

@@ -86,7 +86,8 @@ _NUMBER_RE = re.compile(
 )
 _NAMED_RE = re.compile(
     rf"\b(?:(?P<ordinal>{'|'.join(_ORDINALS)}|1st|2nd|3rd|[4-9]th)|(?P<last>last|latest|newest|most recent)"
-    r"|(?P<baseline>baseline))\b(?: (?:trial|run|one|attempt|experiment)\b)?",
+    r"|(?P<baseline>baseline))\b(?! (?:night|evening|week|weekend|month|year|hour|day|time)s?\b)"
+    r"(?: (?:trial|run|one|attempt|experiment)\b)?",
     re.IGNORECASE,
 )
 

@@ -89,11 +89,20 @@ def test_config_shows_a_setting_and_the_trials_that_changed_it(proven):
     assert "learning_rate is 0.001 in the plan's recipe" in told
     assert "trial 1: 0.003" in told
     assert "learning_rate = 0.003 (recipe: 0.001)" in said(proven, "config", 1)
+    assert said(proven, "config", 2, setting="learning_rate") == "Trial 2: learning_rate = 0.001, as in the recipe."
+    assert "has no lora_rank" in said(proven, "config", 2, setting="lora_rank")
+
+
+def test_config_of_a_trial_is_told_in_full_with_what_it_changed(proven):
+    told = said(proven, "config", 2)
+    assert "schedule = wsd (recipe: its default)" in told
+    assert "In full: preset = nano, num_steps = 64, learning_rate = 0.001, schedule = wsd" in told
 
 
 def test_best_names_the_winner_with_its_figures(proven):
     told = said(proven, "best")
     assert "Trial 4 is best" in told
+    assert "learning_rate = 0.0045" in told.splitlines()[1]
     assert "PROVEN" in told
 
 

@@ -31,6 +31,7 @@ def converse(request: ConverseRequest, *answers: Any) -> tuple[Utterance, list[d
         ("trials 2,3 and five against the baseline", [2, 3, 5, 0]),
         ("is trial one better than the second?", [1, 2]),
         ("what did the last run cost", [3]),
+        ("what did last night cost?", []),
         ("the lr of the 3rd trial", [3]),
         ("set it to 0.15", []),
         ("use GPT-4 for 90%", []),
