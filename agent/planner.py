@@ -113,7 +113,7 @@ class Planner:
         turn = _Turn(self, prompting.interpret_messages(goal, candidates), wire_schema.SCHEMA, INTERPRET_TOKENS)
         try:
             meaning = await turn.ask(
-                lambda answer: wire.expand(answer, goal, candidates),
+                lambda answer: _whole(wire.expand(answer, goal, candidates)),
                 lambda errors: _narrowed(errors, goal, candidates),
             )
         except PlannerConfused as confused:
@@ -211,6 +211,13 @@ def _object(answer: Answered, max_tokens: int) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise WireError("The answer must be one JSON object.")
     return value  # pyright: ignore[reportUnknownVariableType]
+
+
+def _whole(meaning: Meaning) -> Meaning:
+    """A meaning as it is. WireError where it is said to be ready and there is nothing to do."""
+    if meaning.status == "ready" and meaning.spec is None:
+        raise WireError("A goal that is ready says what is to be done; this answer does not.")
+    return meaning
 
 
 def _interpretation(meaning: Meaning, transcript: dict[str, Any]) -> Interpretation:

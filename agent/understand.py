@@ -16,6 +16,7 @@ from nightsmith.record import approvals, budget, events, studies
 from nightsmith.record.approvals import Envelope
 from nightsmith.record.errors import NightsmithError, NotApproved
 from nightsmith.record.workspace import Workspace
+from nightsmith.tools import registry
 
 Go = Command[Any]
 
@@ -89,8 +90,13 @@ def _save_edited(ws: Workspace, study: str, spec: GoalSpec, edits: dict[str, str
 
 
 def envelope(ws: Workspace, study: str) -> Envelope:
-    """What is to be approved: the goal, the plan, and the bounds that every start is held to."""
+    """What is to be approved: the goal, the plan, and the bounds that every start is held to.
+
+    Raises ToolError where a call of the plan has arguments that its tool does not take.
+    """
     spec, plan = dossier.goal_spec(ws, study), dossier.study_plan(ws, study)
+    for call in plan.calls:
+        registry.validate(call)
     return Envelope(
         study=study,
         spec_digest=spec.digest(),

@@ -3,8 +3,8 @@
     python -m benchmarks decisions [--decisions 500] [--from 0] [--url http://127.0.0.1:8000/v1] [--json out.json]
 
 Decisions of the three kinds in turn: goals and sayings that the planner was never trained on, studies drawn at random.
-Every answer is validated by jsonschema against the very schema that was sent with it; `stood` counts decisions whose answer
-passed the planner's own checks as well, `asked again` those that needed more than one. Bar: every answer is valid.
+Every answer is validated by jsonschema against the very schema that was sent with it; `stood` counts decisions whose
+answer passed the planner's own checks as well, `asked again` those that needed more than one. Bar: all are valid.
 `--from` begins later in the same order, so that a long run can be cut in pieces.
 """
 

@@ -67,7 +67,7 @@ def test_the_plan_card_shows_calls_cost_and_assumptions(ws: Workspace, factory: 
     card = render.plan_card(ws, factory.planned())
     assert max(map(len, lines(card))) <= 80
     for told in (
-        "build_dataset(sources=['python-stdlib'], dedup=exact, dev_share=0.1)",
+        "build_dataset(sources=['python-stdlib'], dedup=True, dev_share=0.1)",
         "pretrain(preset=nano, num_steps=64, learning_rate=0.001, seed=0)",
         "bits per byte at least 0.1500 below the baseline",
         "5 min 00 s in all, 25 s a trial, 720.9 k training tokens",

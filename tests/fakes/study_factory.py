@@ -282,7 +282,7 @@ def plan() -> StudyPlan:
     """The plan of every study here."""
     return StudyPlan(
         calls=(
-            ToolCall(tool="build_dataset", args={"sources": ["python-stdlib"], "dedup": "exact", "dev_share": 0.1}),
+            ToolCall(tool="build_dataset", args={"sources": ["python-stdlib"], "dedup": True, "dev_share": 0.1}),
             ToolCall(tool="pretrain", args={"preset": "nano", "num_steps": 64, "learning_rate": 0.001, "seed": 0}),
         ),
         recipe={"preset": "nano", "num_steps": 64, "learning_rate": 0.001},
