@@ -139,7 +139,10 @@ def main() -> None:
     planner = Planner(ChatBackend(url=args.url, model=args.model))
     begun = time.monotonic()
     chosen = itertools.islice(questions(), args.first, args.first + args.decisions)
-    rows = [judged(kind, asyncio.run(decide(planner, (kind, asked)))) for kind, asked in chosen]
+    rows: list[dict[str, Any]] = []
+    with suppress(KeyboardInterrupt):  # what there is counts
+        for kind, asked in chosen:
+            rows.append(judged(kind, asyncio.run(decide(planner, (kind, asked)))))
     found = summary(rows) | {"seconds in all": round(time.monotonic() - begun)}
     print("\n".join(f"{name:32} {value}" for name, value in found.items()))
     for row in rows:

@@ -29,8 +29,8 @@ LONGEST, SHORTEST = 262_144, 16_384
 """Context that is served where it fits, and the least that a planner is served with, in tokens."""
 BATCHED_TOKENS, SEQUENCES = 8192, 32
 """A planner has few requests at once: small batches leave more memory to the cache."""
-MOST_GPUS = 8
-"""In one machine."""
+COUNTS = (1, 2, 4, 8)
+"""GPUs of one machine that a model is split over."""
 OLDEST = (8, 0)
 """Compute capability that vLLM's kernels for bfloat16 and for quantised experts begin at."""
 
@@ -205,7 +205,7 @@ def _fits(
     model: Subject, family: Family, release: Release, gpus: Sequence[Accelerator], max_len: int | None
 ) -> Iterator[Fit]:
     heads = family.heads or _heads(PUBLISHED[model.name].config)
-    for count in (1, 2, 4, 8):
+    for count in COUNTS:
         if count > len(gpus) or heads % count:
             continue
         chosen = tuple(sorted(gpus, key=lambda gpu: -gpu.memory_bytes)[:count])
@@ -248,7 +248,7 @@ def _cache_dtype(options: tuple[str, ...]) -> str:
 def what_would_fit(model: Subject, family: Family, max_len: int | None = None) -> tuple[Fit, ...]:
     """Of each kind of GPU in the table the fewest that hold it."""
     found = (
-        next((fit for count in (1, 2, 4, 8) if (fit := fitting(model, family, of_table(device, count), max_len))), None)
+        next((fit for count in COUNTS if (fit := fitting(model, family, of_table(device, count), max_len))), None)
         for device in kinds()
     )
     return tuple(fit for fit in found if fit)

@@ -38,10 +38,12 @@ def test_a_start_names_the_machine_that_goals_go_to(elsewhere, monkeypatch, caps
     assert elsewhere.requests
 
 
-def test_nothing_is_sent_elsewhere_unless_it_was_allowed(elsewhere):
+def test_nothing_is_sent_elsewhere_unless_it_was_allowed(elsewhere, capsys):
+    assert "is not asked" in notice(load_settings())
     with pytest.raises(NightsmithError, match="Set allow_remote_planner = true"):
         session.plan(GOAL, None, None, check=False, as_json=False)
     assert elsewhere.requests == []
+    assert "are sent" not in capsys.readouterr().err
 
 
 class LeavingLine:
