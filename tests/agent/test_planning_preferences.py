@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from nightsmith.agent import proposals
 from nightsmith.agent.goal import DataRef, GoalSpec, Setting
 from nightsmith.agent.looking import DataLook, Look, ModelLook, look_at
 from nightsmith.agent.planning import Blocked, Machine, study_plan
@@ -55,7 +56,7 @@ def test_preferences_on_a_named_model_are_compared_with_it_on_held_out_pairs():
     assert (judged.args["kind"], judged.args["answers"], judged.args["pairs"]) == ("chat", True, True)
     assert all(registry.validate(each) for each in plan.calls)
     assert "prefs.jsonl: chosen = 'a', rejected = 'b'." in plan.assumptions
-    assert "learning_rate" in {tunable.name for tunable in plan.space}
+    assert {"learning_rate", "beta"} <= {tunable.name for tunable in plan.space} <= proposals.SETTINGS.keys()
     assert {"beta", "loss_type", "label_smoothing"} <= plan.recipe.keys()
 
 
