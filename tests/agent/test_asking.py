@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 import study_factory
-from pinned_wheel import link_weights
+from pinned_wheel import own_cache
 from study_factory import StudyFactory
 
 from nightsmith.agent import answering, console_talk
@@ -16,11 +16,7 @@ from nightsmith.model.planner_server import ensure, stop
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory):
     """What is answered to a sentence about a proven study of four trials; None: not a question about it."""
-    cache = tmp_path_factory.mktemp("planner") / "cache"
-    link_weights(cache)
-    patch = pytest.MonkeyPatch()
-    patch.setenv("NIGHTSMITH_CACHE", str(cache))
-    with study_factory.workspace_in_memory() as ws:
+    with own_cache(tmp_path_factory.mktemp("planner")), study_factory.workspace_in_memory() as ws:
         study = StudyFactory(ws).proven()
 
         def ask(text: str) -> str | None:
@@ -28,8 +24,7 @@ def asked(tmp_path_factory):
             return answering.answer(ws, study, said) if said.kind in console_talk.QUESTIONS else None
 
         yield ask
-    stop(ensure())
-    patch.undo()
+        stop(ensure())
 
 
 @pytest.mark.slow

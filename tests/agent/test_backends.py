@@ -5,7 +5,7 @@ import signal
 
 import pytest
 from openai_server import completion, serving
-from pinned_wheel import link_weights
+from pinned_wheel import own_cache
 
 from nightsmith.agent.backends import ChatBackend, PlannerUnavailable, is_loopback, require_local
 from nightsmith.model.planner_server import ensure, stop
@@ -112,13 +112,9 @@ def test_an_address_with_a_name_or_a_password_is_refused_without_showing_it(url)
 @pytest.fixture(scope="module")
 def embedded(tmp_path_factory):
     """The embedded planner's base in a cache of its own."""
-    cache = tmp_path_factory.mktemp("planner") / "cache"
-    link_weights(cache)
-    patch = pytest.MonkeyPatch()
-    patch.setenv("NIGHTSMITH_CACHE", str(cache))
-    yield ChatBackend(adapter=None)
-    stop(ensure(None))
-    patch.undo()
+    with own_cache(tmp_path_factory.mktemp("planner")):
+        yield ChatBackend(adapter=None)
+        stop(ensure(None))
 
 
 def test_the_embedded_planner_is_held_to_the_schema(embedded):

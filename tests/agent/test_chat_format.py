@@ -7,7 +7,7 @@ import time
 import mistral_wire as wire
 import pytest
 from openai_server import FakeOpenAI, events, serving
-from pinned_wheel import link_weights
+from pinned_wheel import own_cache
 
 from nightsmith.agent.backends import ChatBackend
 from nightsmith.agent.chat_format import REASONING_TOKENS, Style
@@ -174,14 +174,10 @@ def test_an_answer_that_was_cut_is_repaired_with_that_error_and_then_asked_of_th
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory):
     """llama.cpp's server with the planner's base, reached by URL as any other server."""
-    cache = tmp_path_factory.mktemp("engine") / "cache"
-    link_weights(cache)
-    patch = pytest.MonkeyPatch()
-    patch.setenv("NIGHTSMITH_CACHE", str(cache))
-    endpoint = ensure(None)
-    yield endpoint
-    stop(endpoint)
-    patch.undo()
+    with own_cache(tmp_path_factory.mktemp("engine")):
+        endpoint = ensure(None)
+        yield endpoint
+        stop(endpoint)
 
 
 def asked(engine, style: Style, token: str | None = None, **how):

@@ -2,7 +2,11 @@
 
 import hashlib
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 from nightsmith.model.pull import PLANNER, PinnedFile, planner_gguf
 from nightsmith.record.digest import file_digest
@@ -35,3 +39,12 @@ def link_weights(cache: Path) -> None:
     source = planner_gguf()
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
     (cache / PLANNER.name).symlink_to(source)
+
+
+@contextmanager
+def own_cache(folder: Path) -> Iterator[None]:
+    """The planner's weights in a cache of their own, so that its server is nobody else's."""
+    link_weights(folder / "cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NIGHTSMITH_CACHE", str(folder / "cache"))
+        yield
