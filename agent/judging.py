@@ -69,11 +69,12 @@ def confirmation_right(ws: Workspace, study: str, number: int) -> seal.Confirmat
     )
 
 
-def unverified(ws: Workspace, study: str, number: int, reason: str) -> None:
+def unverified(ws: Workspace, study: str, number: int, reason: str) -> Verdict:
     """Record that a trial never became evidence."""
     metric = primary_metric(ws, study)
     verdict = Verdict(decision=Decision.UNVERIFIED, rule="evidence", metric=metric, reason=reason)
     _save(ws, study, number, screen=verdict)
+    return verdict
 
 
 def has_fixed_reference(ws: Workspace, study: str) -> bool:

@@ -205,3 +205,12 @@ def _proposal(part: Any, known: set[str], hurt: frozenset[tuple[str, str]]) -> P
         direction=direction,
         hypothesis=HYPOTHESES[why].format(setting=setting, direction=direction),
     )
+
+
+def untried(request: ProposeRequest) -> list[Proposal]:
+    """Settings that no trial has changed yet, where no answer of the planner can be used; named as the search's."""
+    fresh = [s.name for s in request.settings if not s.tried and (s.name, "tune") not in request.barred]
+    why = "The planner gave no usable proposal; the search tries a setting that no trial has changed."
+    return [
+        Proposal(move=SETTINGS[name], setting=name, direction="tune", hypothesis=why) for name in fresh[: request.k]
+    ]

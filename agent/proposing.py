@@ -2,10 +2,18 @@
 
 from typing import Any
 
-from nightsmith.agent import dossier, judging, recipes, steering
+from nightsmith.agent import dossier, judging, loops, recipes, steering
 from nightsmith.agent.plan import PredictedEffect, StudyPlan, TrialPlan, Tunable
 from nightsmith.agent.planner import PlannerConfused
-from nightsmith.agent.proposals import SETTINGS, Direction, PastTrial, Proposal, ProposeRequest, SettingState
+from nightsmith.agent.proposals import (
+    SETTINGS,
+    Direction,
+    PastTrial,
+    Proposal,
+    ProposeRequest,
+    SettingState,
+    untried,
+)  # fmt: skip
 from nightsmith.agent.recipes import settings
 from nightsmith.agent.search import Tried, choose_value, proposal_seed
 from nightsmith.agent.services import Services
@@ -74,6 +82,8 @@ def _drawn(ws: Workspace, study: str, number: int, proposals: list[Proposal]) ->
         said = f"Proposal dropped: no new value of {proposal.setting} is left ({proposal.direction})."
         try:
             drawn = drawn_up(ws, study, number + len(plans), proposal, plans)
+            if drawn is not None and (why := loops.repetition(drawn, _past_plans(ws, study, plans))):
+                drawn, said = None, f"Proposal dropped: {why}"
         except ToolError as refusal:
             drawn, said = None, f"Proposal dropped: {refusal}"
         if drawn is None:
@@ -83,6 +93,12 @@ def _drawn(ws: Workspace, study: str, number: int, proposals: list[Proposal]) ->
     return plans
 
 
+def _past_plans(ws: Workspace, study: str, beside: list[TrialPlan]) -> list[tuple[TrialPlan, Verdict | None]]:
+    """Trials in the record with what came of them, and those that will run beside."""
+    rows = [(trial_plan(row), judging.verdict_of(row, "screen")) for row in studies.trials(ws, study)]
+    return [*rows, *((plan, None) for plan in beside)]
+
+
 async def _planners(services: Services, study: str, request: ProposeRequest) -> tuple[list[Proposal], dict[str, Any]]:
     """What the planner proposes, or the search in its place."""
     try:
@@ -90,15 +106,6 @@ async def _planners(services: Services, study: str, request: ProposeRequest) -> 
     except PlannerConfused as confused:
         events.append(services.ws, study, "warning", data={"reason": f"{confused} The search chooses instead."})
         return untried(request), confused.transcript
-
-
-def untried(request: ProposeRequest) -> list[Proposal]:
-    """Settings that no trial has changed yet, where no answer of the planner can be used; named as the search's."""
-    fresh = [s.name for s in request.settings if not s.tried and (s.name, "tune") not in request.barred]
-    why = "The planner gave no usable proposal; the search tries a setting that no trial has changed."
-    return [
-        Proposal(move=SETTINGS[name], setting=name, direction="tune", hypothesis=why) for name in fresh[: request.k]
-    ]
 
 
 def request_for(ws: Workspace, study: str, number: int, room: int) -> ProposeRequest:
@@ -114,7 +121,10 @@ def request_for(ws: Workspace, study: str, number: int, room: int) -> ProposeReq
     objective = "; ".join(map(target_text, spec.targets)) or f"improve {judging.primary_metric(ws, study)}"
     history = tuple(past for row in rows if (past := _past(ws, study, row)) is not None)
     left = plan.max_trials - number + 1
-    return ProposeRequest(objective=objective, settings=states, history=history, trials_left=left, k=room)
+    return ProposeRequest(
+        objective=objective, settings=states, history=history, trials_left=left, k=room,
+        barred=loops.exhausted(history),
+    )  # fmt: skip
 
 
 def target_text(target: Target) -> str:

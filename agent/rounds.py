@@ -8,7 +8,7 @@ from typing import Any
 from langgraph.runtime import Runtime
 from langgraph.types import Command, Send, interrupt
 
-from nightsmith.agent import dossier, judging, morning
+from nightsmith.agent import dossier, judging, morning, pruning
 from nightsmith.agent.plan import StudyPlan
 from nightsmith.agent.services import Services
 from nightsmith.agent.state import State, Step, WaitState
@@ -92,10 +92,12 @@ def _ended(ws: Workspace, state: State) -> str:
 
 
 def _may_go_on(ws: Workspace, study: str, key: str) -> bool:
-    """Whether a job was cut off and may go on from its last checkpoint.
+    """Whether a job was cut off and may go on from its last checkpoint; one that was pruned may not.
 
     Raises NightsmithError while the disk is still full: the study is paused, not spoilt.
     """
+    if any(key == pruned for pruned, _ in pruning.reasons(ws, study).values()):
+        return False
     result = jobs.poll(ws, key)
     status = result.status if result else None
     if status is RunStatus.DISK_FULL and shutil.disk_usage(ws.root).free < FREE_DISK_BYTES:
@@ -129,13 +131,19 @@ def _after_baseline(ws: Workspace, state: State) -> Go:
 
 def _after_trials(ws: Workspace, state: State) -> Go:
     study = state["study"]
-    verdicts = {number: judging.screen(ws, study, number) for number in state["proposed"]}
+    verdicts = {number: _screened(ws, study, number) for number in state["proposed"]}
     for number, verdict in verdicts.items():
         events.append(ws, study, "verdict", trial=number, data=_judged(verdict))
     if state["ended"]:
         return Command(goto="report")
     reached = any(v.promising and v.meets_target for v in verdicts.values())
     return Command(goto="confirm" if reached and judging.has_threshold(ws, study) else "propose")
+
+
+def _screened(ws: Workspace, study: str, number: int) -> Verdict:
+    """The verdict on a trial's dev run; one that was pruned has none, and is no evidence."""
+    pruned = pruning.reasons(ws, study).get(number)
+    return judging.unverified(ws, study, number, pruned[1]) if pruned else judging.screen(ws, study, number)
 
 
 def _judged(verdict: Verdict) -> dict[str, Any]:

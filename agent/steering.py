@@ -83,7 +83,7 @@ def steered(ws: Workspace, study: str, request: ProposeRequest) -> ProposeReques
         if wish.direction is not None and wish.setting not in whole:
             barred.extend((wish.setting, way) for way in (wish.direction, _ANY))
     kept = tuple(state for state in request.settings if state.name not in whole)
-    return request.model_copy(update={"settings": kept, "barred": tuple(barred)})
+    return request.model_copy(update={"settings": kept, "barred": (*request.barred, *barred)})
 
 
 def wanted(ws: Workspace, study: str) -> list[Proposal]:

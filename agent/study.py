@@ -21,6 +21,7 @@ from langgraph.types import Command, Interrupt
 from nightsmith.agent import dossier
 from nightsmith.agent.goal import GoalSpec
 from nightsmith.agent.graph import build
+from nightsmith.agent.pruning import Pruner
 from nightsmith.agent.services import Services
 from nightsmith.agent.standing import lock_name
 from nightsmith.agent.work import device_kind, seconds_left
@@ -32,6 +33,8 @@ from nightsmith.trainer import jobs
 from nightsmith.trainer.jobrows import STARTED
 
 POLL_S = 0.25
+PRUNE_EVERY_S = 2.0
+"""Seconds between two looks at how running trials stand against earlier ones."""
 START: dict[str, Any] = {
     "queue": [],
     "running": [],
@@ -185,11 +188,15 @@ class Driver:
     async def _wait(self, interrupts: Sequence[Interrupt]) -> dict[str, Any] | Ending:
         """Wait for all jobs of the round, or for a free device (that time is not the study's)."""
         keys = tuple(i.value["key"] for i in interrupts if i.value["kind"] == "job")
+        pruner, looked = Pruner(self.ws, self.study), time.monotonic()
         while not self._done(keys):
             await asyncio.sleep(POLL_S)
             self._tick(counts=bool(keys))
             self._show_events()
             self.desk.progress(keys)
+            if keys and time.monotonic() - looked >= PRUNE_EVERY_S:
+                await asyncio.to_thread(self._stop_jobs, await asyncio.to_thread(pruner.hopeless, keys), 0.0)
+                looked = time.monotonic()
             if self.draining or dossier.stop_requested(self.ws, self.study) or (keys and self._out_of_time()):
                 if not keys:
                     break

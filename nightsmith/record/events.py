@@ -25,6 +25,7 @@ EventKind = Literal[
     "job_progress",
     "job_finished",
     "trial_proposed",
+    "pruned",
     "verdict",
     "confirmation",
     "unsealed",
