@@ -76,14 +76,14 @@ class Chain:
         self._suite: SuiteSpec = chat_suite(chat, ws, "dev", max_items=ITEMS, max_new_tokens=8)
 
     def run(self, until: str) -> dict[str, RunResult]:
-        """Results by stage, up to a stage; `before` is the pre-trained model's evaluation."""
-        found: dict[str, RunResult] = {"pretrain": self._job("pretrain", self._pretrain())}
-        if until != "pretrain":
+        """Results by stage, up to one or to one that does not finish; `before`: the pre-trained model's evaluation."""
+        last = STAGES.index(until)
+        found: dict[str, RunResult] = {}
+        if self._job(found, "pretrain", self._pretrain()) and last:
             base = _model(found["pretrain"])
-            found["before"] = self._job("before", evaluate_model_spec(base, self._suite))
-            found["sft"] = self._job("sft", self._sft(base))
-        if until == "grpo":
-            found["grpo"] = self._job("grpo", self._grpo(_model(found["sft"])))
+            evaluated = self._job(found, "before", evaluate_model_spec(base, self._suite))
+            if evaluated and self._job(found, "sft", self._sft(base)) and last > 1:
+                self._job(found, "grpo", self._grpo(_model(found["sft"])))
         return found
 
     def _pretrain(self) -> RunSpec:
@@ -93,7 +93,7 @@ class Chain:
         return pretrain_spec(recipe, self._texts, self._ws, dev_items=100)
 
     def _sft(self, model: ModelRef) -> RunSpec:
-        recipe = Sft(adaptation="full", num_steps=100, batch_size=64, learning_rate=1e-3, max_len=96, seed=self._seed)
+        recipe = Sft(adaptation="full", num_steps=200, batch_size=64, learning_rate=1e-3, max_len=96, seed=self._seed)
         return sft_spec(recipe, self._chat, self._ws, model=model, suite=self._suite)
 
     def _grpo(self, model: ModelRef) -> RunSpec:
@@ -102,18 +102,17 @@ class Chain:
             model=model, data=str(self._chat.path(self._ws, "train")),
             data_digest=self._chat.split("train").data_digest, rewards=(reward,), verifier=ExactMatchReward(),
             adaptation="full", num_steps=280, batch_size=32, num_generations=8, max_completion_length=6, max_len=96,
-            learning_rate=1e-4, seed=self._seed, dev_suite=self._suite,
+            learning_rate=1e-4, schedule="cosine", seed=self._seed, dev_suite=self._suite,
         )  # fmt: skip
 
-    def _job(self, stage: str, spec: RunSpec) -> RunResult:
-        """Start a job, or find it, and wait for its end. Raises SystemExit where it does not finish."""
+    def _job(self, found: dict[str, RunResult], stage: str, spec: RunSpec) -> bool:
+        """Start a job, or find it, and wait for its end; whether it finished."""
         key = jobs.start(self._ws, spec, study=STUDY, step=f"{stage}-{self._seed}", role="trial", time_limit_s=LIMIT_S)
         while (result := jobs.poll(self._ws, key)) is None:
             time.sleep(0.5)
         print(f"seed {self._seed} {stage}: {result.status}, {result.wall_s:.0f} s {result.reason}", flush=True)
-        if result.status is not RunStatus.FINISHED:
-            raise SystemExit(3)
-        return result
+        found[stage] = result
+        return result.status is RunStatus.FINISHED
 
 
 def _model(result: RunResult) -> ModelRef:
@@ -126,7 +125,7 @@ def _items(ws: Workspace, result: RunResult) -> Items:
 
 
 def row(ws: Workspace, seed: int, found: dict[str, RunResult]) -> dict[str, float]:
-    """A seed's figures."""
+    """The figures of a seed whose stages all finished."""
     pretrained = found["pretrain"]
     first = next(line for line in read_journal(ws.run_dir(pretrained.key) / JOURNAL) if line["kind"] == "step")
     assert pretrained.evaluation is not None
@@ -159,9 +158,17 @@ def passes(figures: dict[str, float]) -> bool:
     )
 
 
-def report(rows: list[dict[str, float]], wall_s: float) -> str:
-    """One table."""
-    names = list(rows[0])
+def stopped(seed: int, found: dict[str, RunResult]) -> str | None:
+    """Where and why a seed's chain did not get to its end."""
+    stage, result = list(found.items())[-1]
+    if result.status is RunStatus.FINISHED:
+        return None
+    return f"Seed {seed} did not pass: {stage} ended {result.status} after {result.wall_s:.0f} s. {result.reason}"
+
+
+def report(rows: list[dict[str, float]], failures: list[str], wall_s: float) -> str:
+    """One table, and what has no row in it."""
+    names = list(rows[0]) if rows else ["seed"]
     lines = [
         f"# pretrain → sft → grpo on `{SOURCE}`",
         "",
@@ -169,7 +176,8 @@ def report(rows: list[dict[str, float]], wall_s: float) -> str:
         "|" + "---|" * len(names),
         *("| " + " | ".join(f"{figures[name]:.4g}" for name in names) + " |" for figures in rows),
         "",
-        f"{sum(map(passes, rows))} of {len(rows)} seeds pass; {wall_s:.0f} s for what was run now. "
+        *failures,
+        f"{sum(map(passes, rows))} of {len(rows) + len(failures)} seeds pass; {wall_s:.0f} s for what was run now. "
         "Gain and its 95 % interval are paired by prompt.",
     ]
     return "\n".join(lines) + "\n"
@@ -194,11 +202,12 @@ def main() -> int:
             zip(seeds, pool.map(lambda seed: Chain(ws, chat, texts, seed).run(args.until), seeds), strict=True)
         )
     if args.until == "grpo":
-        rows = [row(ws, seed, results) for seed, results in found.items()]
-        args.out.write_text(report(rows, time.monotonic() - began))
+        ends = {seed: stopped(seed, results) for seed, results in found.items()}
+        rows = [row(ws, seed, results) for seed, results in found.items() if not ends[seed]]
+        args.out.write_text(report(rows, [end for end in ends.values() if end], time.monotonic() - began))
         args.out.with_suffix(".json").write_text(json.dumps(rows, indent=1))
         print(args.out.read_text())
-        return 0 if sum(map(passes, rows)) * 3 >= 2 * len(rows) else 1
+        return 0 if sum(map(passes, rows)) * 3 >= 2 * len(seeds) else 1
     return 0
 
 

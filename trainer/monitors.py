@@ -23,8 +23,8 @@ Z = 3.0
 ROBUST = 1.4826
 """Median absolute deviation to standard deviation, for normal noise."""
 
-SPREADS = {"loss": 0.05, "grad_norm": 0.0}
-"""Figures that spike, and the least deviation that is believed of them: the loss of answers just drawn is about 0."""
+LOSS_SPREAD = 0.05
+"""The least deviation that is believed of the loss: that of answers just drawn is about 0."""
 
 Figures = Mapping[str, float]
 """Figure -> value of one step."""
@@ -56,7 +56,9 @@ class MonitorLimits(Contract):
     max_clipped_share: float | None = Field(default=0.95, gt=0, le=1)
     """`length`: share of completions that are cut at their longest, over a window, unless it was so at first."""
     spike: float | None = Field(default=12.0, gt=1)
-    """`loss_spike`: robust standard deviations of loss and gradient norm from their medians in the window before."""
+    """`loss_spike`: robust standard deviations of the loss from its median in the window before."""
+    grad_norm_ratio: float | None = Field(default=10.0, gt=1)
+    """`loss_spike`: gradient norm, before clipping, above its median in the window before by this factor."""
     max_dead_share: float | None = Field(default=0.5, gt=0, le=1)
     """`dead_experts`: share of all experts that no token chose, over a whole window, and more than at first."""
 
@@ -189,16 +191,16 @@ def _length(history: Sequence[Figures], limits: MonitorLimits) -> str | None:
 
 
 def _loss_spike(history: Sequence[Figures], limits: MonitorLimits) -> str | None:
-    if limits.spike is None or len(history) < limits.window + limits.patience:
+    if len(history) < limits.window + limits.patience:
         return None
     before, lately = history[-limits.window - limits.patience : -limits.patience], history[-limits.patience :]
-    for figure, least in SPREADS.items():
+    for figure, is_far in SPIKES.items():
         # Where all answers to a prompt are paid alike, nothing is learned and the gradient is 0: that is no scale.
         values = [step[figure] for step in before if step.get(figure)]
-        far = [_is_far(step.get(figure), values, least, limits.spike) for step in lately] if values else []
-        if 2 * len(values) > len(before) and all(far):
+        spikes = [step[figure] for step in lately if figure in step and values and is_far(step[figure], values, limits)]
+        if 2 * len(values) > len(before) and len(spikes) == len(lately):
             return (
-                f"{figure} has been {', '.join(f'{step[figure]:.3g}' for step in lately)} after a median of "
+                f"{figure} has been {', '.join(f'{spike:.3g}' for spike in spikes)} after a median of "
                 f"{median(values):.3g}. Lower the learning rate."
             )
     return None
@@ -239,8 +241,25 @@ def _lately(history: Sequence[Figures], figure: str, patience: int) -> list[floa
     return values if len(values) == patience else []
 
 
-def _is_far(value: float | None, before: Sequence[float], least: float, deviations: float) -> bool:
-    """Whether a value is so many robust deviations, of at least `least` or a tenth of the median, from the median."""
+def _is_far_loss(value: float, before: Sequence[float], limits: MonitorLimits) -> bool:
+    """Whether a loss is too many robust deviations, each of at least a tenth of the median, from the median."""
     centre = median(before)
     spread = ROBUST * median(abs(each - centre) for each in before)
-    return value is not None and abs(value - centre) > deviations * max(spread, least, 0.1 * abs(centre))
+    least = max(LOSS_SPREAD, 0.1 * abs(centre))
+    return limits.spike is not None and abs(value - centre) > limits.spike * max(spread, least)
+
+
+def _is_far_norm(value: float, before: Sequence[float], limits: MonitorLimits) -> bool:
+    """Whether a gradient norm is too many times the median.
+
+    Norms of GRPO have a heavy tail, as few answers with large advantages decide each, and a window's deviation says
+    little of it; clipping bounds what a step does. Healthy runs had three steps in a row at 3 times the median.
+    """
+    return limits.grad_norm_ratio is not None and value > limits.grad_norm_ratio * median(before)
+
+
+SPIKES: dict[str, Callable[[float, Sequence[float], MonitorLimits], bool]] = {
+    "loss": _is_far_loss,
+    "grad_norm": _is_far_norm,
+}
+"""Figures that spike, and what a spike of each is, given those of the window before."""

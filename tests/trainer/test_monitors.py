@@ -87,6 +87,8 @@ HONEST: dict[str, dict[str, Any]] = {
     "it never ended its answers": {CLIPPED: 1.0},
     "it learns to end its answers": {CLIPPED: lambda x: 1 - x},
     "single spikes": {"grad_norm": lambda x: 40.0 if x == 0.5 else 1.0},
+    "gradients triple for a few steps": {"grad_norm": lambda x: 4.0 if 0.7 < x < 0.75 else 1.0},
+    "gradients grow as the policy becomes sure": {"grad_norm": lambda x: math.exp(2.5 * x)},
     "experts were dead before": {DEAD: 0.9},
     "some scorings fail": {FAILED: 0.2},
 }  # fmt: skip
@@ -119,6 +121,21 @@ def test_any_history_is_judged_without_an_error_and_what_is_not_finite_is_found(
     if steps and any(not math.isfinite(steps[-1][name]) for name in finite if name in steps[-1]):
         assert alarm is not None
         assert alarm.monitor == "not_finite"
+
+
+GRPO_NORMS = (
+    8.73, 8.54, 7.2, 9.71, 5.32, 4.76, 6.04, 4.38, 10.98, 6.27, 4.27, 8.04, 12.29, 5.23, 4.48, 6.63, 2.41, 10.87, 6.13,
+    4.9, 15.2, 6.34, 5.65, 5.82, 6.71, 18.56, 29.33, 18.36,
+)  # fmt: skip
+"""Gradient norms of a GRPO run of nano whose reward, entropy and length stayed as they were."""
+
+
+def test_the_heavy_tail_of_grpos_gradient_norms_is_left_alone() -> None:
+    assert alarms([{"grad_norm": norm} for norm in GRPO_NORMS]) == []
+
+
+def test_a_loss_that_stays_far_off_is_a_spike() -> None:
+    assert alarms(history(80, loss=lambda x: 2.0 if x < 0.7 else 9.0))[0][1] == "loss_spike"
 
 
 def test_a_threshold_of_null_switches_its_monitor_off() -> None:
