@@ -154,6 +154,7 @@ def _job(ws: Workspace, row: JobRow) -> JobView:
     known: dict[str, Any] = {
         "key": row.key,
         "role": row.role,
+        "method": row.spec.kind,
         "trial": row.trial,
         "seed": trained.seed if trained else None,
         "data": trained.data if trained else None,

@@ -13,6 +13,7 @@ from markupsafe import escape as markup_escape
 from nightsmith.agent import account, escape, figures, history, side_words, trial_words
 from nightsmith.agent.curve import Curve, Point, best_so_far, interval, is_barred
 from nightsmith.agent.side_by_side import with_sides
+from nightsmith.agent.stage_words import stage_rows
 from nightsmith.agent.telling import rest, telling
 from nightsmith.agent.view import StudyView, TrialView
 from nightsmith.evals.types import Decision, Target
@@ -74,6 +75,7 @@ def _context(view: StudyView) -> dict[str, object]:
         "targets": account.targets_words(view),
         "baseline_note": side_words.baseline_note(view),
         "sides_heading": side_words.heading(view) if view.sides else "",
+        "stages": stage_rows(view),
         "audits": side_words.audit_words(view),
         "range_words": side_words.range_words,
         "metric_label": figures.metric_label,

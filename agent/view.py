@@ -17,7 +17,9 @@ class JobView(Contract):
     key: str
     """The job's key."""
     role: str
-    """baseline, calibration, trial, confirmation or sealed."""
+    """baseline, calibration, trial, confirmation, sealed, or stage: an earlier one of such a run."""
+    method: str = ""
+    """What kind of job it is: pretrain, sft, dpo, grpo, evaluate, …"""
     trial: int | None = None
     """Trial number."""
     status: str

@@ -1,10 +1,11 @@
 """Tokens per second of one process against two, one thread each: the trainer's own steps, in windows that take turns.
 
-    python -m benchmarks ranks [--preset mini] [--plans dp+ep,fsdp+ep] [--windows 15] [--exchange all_gather]
-                               [--profile]
+    python -m benchmarks ranks [--preset mini] [--batch-size ROWS] [--plans dp+ep,fsdp+ep] [--windows 15]
+                               [--exchange all_gather] [--profile]
 
 This process trains alone; the two wait meanwhile. CPU seconds are told too: on a machine that others use, waiting for
-the slower one of two is not told apart from what the exchange costs. With `--profile` rank 0's operators are listed.
+the slower one of two is not told apart from what the exchange costs. A step's batch, `--batch-size` or the preset's, is
+the same on both sides. With `--profile` rank 0's operators are listed.
 """
 
 import argparse
@@ -23,8 +24,10 @@ from torch import distributed as dist
 
 from benchmarks.training_step import pretraining, ratio, seconds_per_step, spec_of, windows_of
 from nightsmith.model.capacity.sharding import ParallelPlan
+from nightsmith.model.presets import PRESETS
 from nightsmith.trainer import mesh
 from nightsmith.trainer.pretrain import Pretraining
+from nightsmith.trainer.spec import PretrainSpec
 
 PLANS = {
     "dp": ParallelPlan(dp=2),
@@ -37,11 +40,17 @@ KEY = b"ranks"
 WINDOW_S = 1.5
 
 
-def rank(address: str, preset: str, plan: str, exchange: str, *, profile: bool) -> None:
+def spec_with(preset: str, batch_size: int, **changes: object) -> PretrainSpec:
+    """The default recipe on a preset, with so many rows in a step."""
+    return spec_of(preset, architecture=PRESETS[preset].model_copy(update={"batch_size": batch_size}), **changes)
+
+
+def rank(address: str, preset: str, plan: str, exchange: str, batch_size: int, *, profile: bool) -> None:
     """One of two processes: rank 0 is told how many steps to take, and answers with the seconds that they took."""
     mesh.ALL_GATHER = exchange
     with tempfile.TemporaryDirectory() as folder:
-        training = pretraining(spec_of(preset, parallel=PLANS[plan]), windows_of(spec_of(preset)), 1, Path(folder))
+        spec = spec_with(preset, batch_size, parallel=PLANS[plan])
+        training = pretraining(spec, windows_of(spec), 1, Path(folder))
         with training.computing():
             _seconds(training, 3)
             if profile:
@@ -77,9 +86,10 @@ def _profile(training: Pretraining) -> None:
 
 def measure(args: argparse.Namespace, plan: str) -> None:
     """Print both speeds and their ratio."""
-    spec = spec_of(args.preset)
+    spec = spec_with(args.preset, args.batch_size or PRESETS[args.preset].batch_size)
     with tempfile.TemporaryDirectory() as folder, Listener(authkey=KEY) as listener:
-        options = [args.preset, plan, args.exchange, *(["--profile"] if args.profile else [])]
+        batch_size = str(spec.architecture.batch_size)
+        options = [args.preset, plan, args.exchange, batch_size, *(["--profile"] if args.profile else [])]
         argv = [
             sys.executable,
             "-m",
@@ -116,7 +126,8 @@ def measure(args: argparse.Namespace, plan: str) -> None:
     wall, cpu = ({name: [each[clock] for each in values] for name, values in seconds.items()} for clock in (0, 1))
     rates = {name: tokens / median(values) for name, values in wall.items()}
     print(
-        f"{args.preset} {plan}: one process {rates['one']:,.0f} tokens/s, two {rates['two']:,.0f}: "
+        f"{args.preset} {plan}, {tokens:,} tokens a step: one process {rates['one']:,.0f} tokens/s, "
+        f"two {rates['two']:,.0f}: "
         f"{ratio(wall['one'], wall['two'])} over {args.windows} windows of {steps} steps; "
         f"CPU seconds of a step: {median(cpu['one']):.3f}, of rank 0: {median(cpu['two']):.3f}",
         flush=True,
@@ -133,15 +144,16 @@ def main() -> int:
     """Measure each plan, or be one of its ranks."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--preset", default="mini")
+    parser.add_argument("--batch-size", type=int, help="rows of a step, on both sides")
     parser.add_argument("--plans", type=lambda text: text.split(","), default=["dp+ep", "fsdp+ep"])
     parser.add_argument("--windows", type=int, default=15)
     parser.add_argument("--exchange", default=mesh.ALL_GATHER, help="how tokens reach the experts of other ranks")
     parser.add_argument("--profile", action="store_true")
-    parser.add_argument("--rank", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--rank", nargs=5, help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.rank:
-        rank(*args.rank, profile=args.profile)
+        rank(*args.rank[:-1], int(args.rank[-1]), profile=args.profile)
         return 0
     for plan in args.plans:
         measure(args, plan)
