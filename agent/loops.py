@@ -1,15 +1,16 @@
-"""Whether a study goes round in circles: the same call with the same result, or trial after trial without a gain."""
+"""Whether a study goes round in circles: the same call with the same result, or the same change in vain."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from nightsmith.agent.plan import TrialPlan
-from nightsmith.agent.proposals import Direction, PastTrial
+from nightsmith.agent.proposals import DIRECTIONS, Direction, PastTrial, ProposeRequest
 from nightsmith.evals.types import Decision, Verdict
 from nightsmith.record.digest import canonical_json, sha256
 from nightsmith.tools.base import ToolCall
 
-PLATEAU = 4
-"""Judged trials in a row without a better one after which what they changed is not proposed again."""
+MOST_IN_VAIN = 2
+"""Trials since the best one that may change a setting in vain before it is left alone."""
 _NO_EVIDENCE = (Decision.UNVERIFIED, Decision.TAMPERED)
 
 
@@ -42,11 +43,24 @@ def repetition(plan: TrialPlan, past: Sequence[tuple[TrialPlan, Verdict | None]]
 
 
 def exhausted(history: Sequence[PastTrial]) -> tuple[tuple[str, Direction], ...]:
-    """On a plateau: the changes that were tried on it, none of which helped. Empty while there is progress."""
-    gains = [trial.gain for trial in history]
-    best = max((gain for gain in gains if gain is not None), default=None)
-    last_better = next((at for at, gain in enumerate(gains) if gain is not None and gain == best and gain > 0), -1)
-    since = history[last_better + 1 :]
-    if len(since) < PLATEAU:
-        return ()
-    return tuple(dict.fromkeys((t.setting, t.direction) for t in since if t.setting and t.direction))
+    """Changes that trials have tried in vain since the best one; all of a setting's once two have changed it.
+
+    A better trial opens everything again: it is another recipe that changes start from.
+    """
+    good = [trial.gain for trial in history if trial.gain is not None and trial.decision in ("promising", "promoted")]
+    best = max(good, default=None)
+    start = next((at + 1 for at, trial in enumerate(history) if best is not None and trial.gain == best), 0)
+    vain: list[tuple[str, Direction]] = [
+        (trial.setting, trial.direction) for trial in history[start:] if trial.setting and trial.direction
+    ]
+    counts = Counter(setting for setting, _ in vain)
+    left: list[tuple[str, Direction]] = [
+        (name, way) for name, count in counts.items() if count >= MOST_IN_VAIN for way in DIRECTIONS
+    ]
+    return tuple(dict.fromkeys([*vain, *left]))
+
+
+def without_exhausted(request: ProposeRequest) -> ProposeRequest:
+    """The question without what was tried in vain; as it is where that would leave nothing to ask for."""
+    narrowed = request.model_copy(update={"barred": (*request.barred, *exhausted(request.history))})
+    return narrowed if narrowed.open_changes() else request

@@ -137,7 +137,7 @@ class Proposal(Contract):
 def schema(k: int, changes: tuple[tuple[str, str], ...] | None = None) -> dict[str, Any]:
     """JSON schema of an answer: k changes, so that no device idles, or one end.
 
-    With `changes`, only those (setting, direction) pairs may be chosen (repair turns).
+    With `changes`, only those (setting, direction) pairs may be chosen; none leaves the end.
     """
     ends = _object({"mv": {"enum": ["confirm", "stop"]}})
     items = (
@@ -145,7 +145,8 @@ def schema(k: int, changes: tuple[tuple[str, str], ...] | None = None) -> dict[s
         if changes is None
         else [_change((name,), _ways(changes, name)) for name in dict(changes)]
     )
-    return _object({"t": {"anyOf": [_array({"anyOf": items}, k), _array(ends, 1)]}})
+    changing = [_array({"anyOf": items}, k)] if items else []
+    return _object({"t": {"anyOf": [*changing, _array(ends, 1)]}})
 
 
 def _array(items: dict[str, Any], number: int) -> dict[str, Any]:

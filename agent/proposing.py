@@ -121,10 +121,10 @@ def request_for(ws: Workspace, study: str, number: int, room: int) -> ProposeReq
     objective = "; ".join(map(target_text, spec.targets)) or f"improve {judging.primary_metric(ws, study)}"
     history = tuple(past for row in rows if (past := _past(ws, study, row)) is not None)
     left = plan.max_trials - number + 1
-    return ProposeRequest(
+    asked = ProposeRequest(
         objective=objective, settings=states, history=history, trials_left=left, k=room,
-        barred=loops.exhausted(history),
     )  # fmt: skip
+    return loops.without_exhausted(asked)
 
 
 def target_text(target: Target) -> str:

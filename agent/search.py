@@ -15,7 +15,10 @@ from nightsmith.record.digest import canonical_json, sha256
 
 Value = float | int | str
 RESAMPLES = 16
-HALF_DECADE = 10**0.5
+STEP_LOG, STEP_SHARE = math.log(10) / 2, 0.25
+"""First step in a direction: on a logarithmic scale, and as a share of a plain range."""
+LEAST_STEP = 0.2
+"""Share of the first step below which a value is as good as the one that is there."""
 
 
 @dataclass(frozen=True)
@@ -51,50 +54,50 @@ def choose_value(
     """
     if tunable.kind == "choice":
         return _next_choice(tunable, direction, current, taken)
-    low, high = _range(tunable, direction, float(current))
+    if direction != "tune":
+        return _step(tunable, direction, float(current), taken)
+    low, high = float(tunable.low or 0.0), float(tunable.high or 0.0)
     if not low < high:
         return None
-    known = {float(one.recipe[tunable.name]) for one in tried if tunable.name in one.recipe} - {float(current)}
-    if not any(low <= value <= high for value in known) and (first := _step(tunable, direction, current)) not in taken:
+    first = _step(tunable, _roomier(tunable, float(current)), float(current), taken)
+    known = {one.recipe[tunable.name] for one in tried if tunable.name in one.recipe} - {current}
+    if not known and first is not None:
         return first
     return _ask(tunable, low, high, tried, lower_is_better=lower_is_better, seed=seed, taken=taken)
 
 
 def _next_choice(tunable: Tunable, direction: Direction, current: Value, taken: Sequence[Value]) -> Value | None:
-    """The nearest untried choice in that direction."""
+    """The nearest untried choice; in a direction of three or more the middle one, as a search by halves would."""
     choices = list(tunable.choices)
     here = choices.index(current) if current in choices else 0
     ahead = [(i, c) for i, c in enumerate(choices) if c != current and c not in taken]
     if direction != "tune" and not isinstance(current, str):
         ahead = [(i, c) for i, c in ahead if (i > here) == (direction == "raise")]
+        ahead.sort(key=lambda ic: abs(ic[0] - here))
+        return ahead[(len(ahead) - 1) // 2][1] if ahead else None
     return min(ahead, key=lambda ic: (abs(ic[0] - here), ic[0]))[1] if ahead else None
 
 
-def _range(tunable: Tunable, direction: Direction, current: float) -> tuple[float, float]:
-    """Raising looks from a noticeable step above the current value to a decade (or the rest of the range) above it."""
+def _roomier(tunable: Tunable, current: float) -> Direction:
+    """Where there is more of the range."""
     low, high = float(tunable.low or 0.0), float(tunable.high or 0.0)
-    if tunable.log:
-        above, below = (current * 2.0, min(high, current * 10.0)), (max(low, current / 10.0), current / 2.0)
-    else:
-        step = 0.1 * (high - low)
-        above, below = (current + step, high), (low, current - step)
-    return {"raise": above, "lower": below, "tune": (low, high)}[direction]
+    below, above = (current / low, high / current) if tunable.log else (current - low, high - current)
+    return "raise" if above >= below else "lower"
 
 
-def _step(tunable: Tunable, direction: Direction, current: Value) -> float:
-    """The first value in a direction, while nothing is known there: half a decade, or a quarter of a plain range.
+def _step(tunable: Tunable, direction: Direction, current: float, taken: Sequence[Value]) -> float | None:
+    """Half a decade on, or a quarter of a plain range; half-way to the next value that was tried; None: too near.
 
-    Optuna's sampler would draw it at random. Without a direction it goes where there is more room.
+    A sampler that knows little would draw it at random, and could go where the trials already say that it is worse.
     """
-    low, high, here = float(tunable.low or 0.0), float(tunable.high or 0.0), float(current)
-    if direction == "tune":
-        below, above = (here / low, high / here) if tunable.log else (here - low, high - here)
-        direction = "raise" if above >= below else "lower"
-    if tunable.log:
-        value = here * HALF_DECADE if direction == "raise" else here / HALF_DECADE
-    else:
-        value = here + (0.25 if direction == "raise" else -0.25) * (high - low)
-    return _rounded(min(max(value, low), high))
+    to, back = (math.log, math.exp) if tunable.log else (float, float)
+    low, high, here = to(float(tunable.low or 0.0)), to(float(tunable.high or 0.0)), to(current)
+    sign, step = (1 if direction == "raise" else -1), STEP_LOG if tunable.log else STEP_SHARE * (high - low)
+    end = high if sign > 0 else low
+    on_the_way = [to(float(value)) for value in taken]
+    between = [sign * (value - here) for value in on_the_way if sign * (value - here) > 0]
+    room = min([sign * (end - here), step, *(distance / 2 for distance in between)])
+    return _rounded(back(here + sign * room)) if room > LEAST_STEP * step else None
 
 
 def _ask(

@@ -15,6 +15,7 @@ import json
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -27,7 +28,7 @@ import torch
 from torch import nn
 
 from nightsmith.agent.backends import ChatBackend
-from nightsmith.agent.loops import exhausted
+from nightsmith.agent.loops import without_exhausted
 from nightsmith.agent.plan import Tunable
 from nightsmith.agent.planner import Planner, PlannerConfused
 from nightsmith.agent.proposals import SETTINGS, PastTrial, Proposal, ProposeRequest, SettingState, untried
@@ -328,14 +329,13 @@ class Nightsmith:
         return ProposeRequest(
             objective=f"{self.run.problem.metric} {word} {self.run.problem.threshold:g}", settings=states,
             history=tuple(self.history), trials_left=MOST_TRIALS - self.run.trials,
-            barred=exhausted(self.history),
         )  # fmt: skip
 
     def _values(self, name: str) -> list[Any]:
         return [one.recipe[name] for one in self.tried[1:] if one.recipe[name] != self.run.problem.base[name]]
 
     def _change(self) -> tuple[str, Any] | None:
-        request = self._request()
+        request = without_exhausted(self._request())
         for proposal in [*self._moves(request), *untried(request), *_any(request, self.draw)]:
             value = self._value(proposal) if proposal.setting else None
             if value is not None and proposal.setting:
@@ -456,14 +456,14 @@ def main() -> None:
     if args.study:
         return study(results, names, args.study)
     rows: list[dict[str, Any]] = []
-    for name in names:
-        for arm in args.arms.split(","):
-            for seed in range(args.seeds):
-                run = measured(arm, name, seed, results)
-                rows.append({"arm": arm, "problem": name, "seed": seed, "seconds": run.seconds,
-                             "choosing_s": run.choosing_s, "trials": run.trials, "pruned": run.pruned,
-                             "arrived": run.arrived})  # fmt: skip
-                print(json.dumps(rows[-1]), flush=True)
+    order = [(name, arm, seed) for seed in range(args.seeds) for name in names for arm in args.arms.split(",")]
+    with suppress(KeyboardInterrupt):  # what there is counts
+        for name, arm, seed in order:
+            run = measured(arm, name, seed, results)
+            rows.append({"arm": arm, "problem": name, "seed": seed, "seconds": run.seconds,
+                         "choosing_s": run.choosing_s, "trials": run.trials, "pruned": run.pruned,
+                         "arrived": run.arrived})  # fmt: skip
+            print(json.dumps(rows[-1]), flush=True)
     report(rows, names)
     if args.json:
         args.json.write_text(json.dumps(rows, indent=1))

@@ -2,7 +2,7 @@
 
 from nightsmith.agent import loops
 from nightsmith.agent.plan import TrialPlan
-from nightsmith.agent.proposals import PastTrial
+from nightsmith.agent.proposals import PastTrial, ProposeRequest, SettingState
 from nightsmith.evals.types import Decision, Verdict
 from nightsmith.tools.base import ToolCall
 
@@ -16,8 +16,8 @@ def verdict(decision=Decision.INCONCLUSIVE, value=4.0):
     return Verdict(decision=decision, rule="screen", metric="bits_per_byte", value=value, reason="")
 
 
-def past(number, gain, setting="learning_rate", direction="raise"):
-    return PastTrial(number=number, setting=setting, direction=direction, gain=gain, decision="inconclusive")
+def past(number, gain, setting="learning_rate", direction="raise", decision="inconclusive"):
+    return PastTrial(number=number, setting=setting, direction=direction, gain=gain, decision=decision)
 
 
 def test_a_trial_that_was_run_is_not_run_again_and_another_is():
@@ -45,15 +45,25 @@ def test_the_same_call_with_the_same_result_twice_is_a_loop():
     assert loops.repetition(trial(1e-3, "seed"), known) == ""
 
 
-def test_what_was_tried_on_a_plateau_is_not_proposed_again():
-    history = [past(1, 0.3), *(past(number, 0.1, "batch_size", "lower") for number in range(2, 2 + loops.PLATEAU))]
+def test_a_change_that_was_tried_in_vain_since_the_best_trial_is_not_proposed_again():
+    history = [past(1, 0.3, decision="promising"), past(2, 0.1, "batch_size", "lower")]
     assert loops.exhausted(history) == (("batch_size", "lower"),)
 
 
-def test_there_is_no_plateau_while_trials_get_better():
-    assert loops.exhausted([past(number, 0.1 * number) for number in range(1, 8)]) == ()
-    assert loops.exhausted([past(1, -0.1)] * (loops.PLATEAU - 1)) == ()
+def test_a_setting_that_two_trials_changed_in_vain_is_left_alone():
+    history = [past(1, 0.3, decision="promising"), past(2, 0.1), past(3, None, direction="lower")]
+    assert {way for name, way in loops.exhausted(history)} == {"raise", "lower", "tune"}
 
 
-def test_a_study_without_any_gain_is_on_a_plateau_from_its_first_trial():
-    assert loops.exhausted([past(number, None) for number in range(loops.PLATEAU)]) == (("learning_rate", "raise"),)
+def test_a_better_trial_opens_everything_again():
+    vain = [past(1, -0.1), past(2, -0.1, direction="lower")]
+    assert loops.exhausted([*vain, past(3, 0.2, "batch_size", "lower", decision="promising")]) == ()
+
+
+def test_where_everything_was_tried_in_vain_the_question_stays_as_it_was():
+    state = SettingState(name="learning_rate", value=1e-3)
+    history = (past(1, 0.0), past(2, 0.0, direction="lower"))
+    request = ProposeRequest(objective="lower", settings=(state,), history=history, trials_left=3)
+    assert loops.without_exhausted(request) == request
+    more = request.model_copy(update={"settings": (state, SettingState(name="batch_size", value=8))})
+    assert {name for name, _ in loops.without_exhausted(more).open_changes()} == {"batch_size"}

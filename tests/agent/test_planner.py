@@ -196,11 +196,11 @@ def test_the_planner_is_told_of_experts_that_died():
     )
 
 
-def test_a_change_that_failed_before_is_refused_and_the_second_schema_leaves_it_out():
+def test_a_change_that_failed_before_is_refused_and_no_schema_offers_it():
     past = PastTrial(number=1, setting="learning_rate", direction="raise", gain=-0.2, decision="rejected")
     found, requests = propose(REQUEST.model_copy(update={"history": (past,)}), {"t": [RATE_UP]}, {"t": [BATCH_DOWN]})
     assert [(p.setting, p.direction) for p in found] == [("batch_size", "lower")]
-    answers = requests[1]["response_format"]["json_schema"]["schema"]["properties"]["t"]["anyOf"]
+    answers = requests[0]["response_format"]["json_schema"]["schema"]["properties"]["t"]["anyOf"]
     offered = answers[0]["items"]["anyOf"]
     rate = next(item for item in offered if item["properties"].get("set") == {"enum": ["learning_rate"]})
     assert rate["properties"]["dir"] == {"enum": ["lower", "tune"]}

@@ -43,3 +43,28 @@ def test_nothing_is_left_above_the_top_of_the_range():
 
 def test_values_have_two_digits_that_a_person_can_repeat():
     assert choose(RATE, "raise", 1e-3) == float(f"{choose(RATE, 'raise', 1e-3):.2g}")
+
+
+def test_the_first_step_is_half_a_decade_and_the_next_one_half_way_to_what_was_tried():
+    assert choose(RATE, "raise", 1e-3) == 3.2e-3
+    assert choose(RATE, "raise", 3.2e-3, taken=(1e-2, 1e-3)) == 5.7e-3
+    assert choose(RATE, "lower", 3.2e-3, taken=(1e-2, 1e-3)) == 1.8e-3
+
+
+def test_a_step_that_would_hardly_change_anything_is_none():
+    assert choose(RATE, "raise", 1e-3, taken=(1.2e-3,)) is None
+
+
+def test_of_many_choices_ahead_the_middle_one_is_tried_first():
+    assert choose(BATCH, "lower", 32) == 8
+    assert choose(BATCH, "lower", 32, taken=(8,)) == 16
+
+
+def test_a_value_that_was_tried_never_comes_again():
+    taken, tried = [1e-3], []
+    for seed in range(12):
+        value = choose(RATE, "tune", 1e-3, tried, seed=seed, taken=taken)
+        assert value is not None
+        assert value not in taken
+        taken.append(value)
+        tried.append(Tried({"learning_rate": value}, 3.0 + seed))
