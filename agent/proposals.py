@@ -53,6 +53,9 @@ HYPOTHESES: dict[str, str] = {
 """Reasons by id; the sentences are rendered by code."""
 
 
+SEARCHED = "The planner gave no usable proposal; the search tries a change that is still open."
+
+
 class SettingState(Contract):
     """A setting of the recipe as it stands."""
 
@@ -115,7 +118,7 @@ class ProposeRequest(Contract):
             if trial.setting and trial.direction and trial.decision in ("rejected", "failed")
         )
 
-    def open_changes(self) -> tuple[tuple[str, str], ...]:
+    def open_changes(self) -> tuple[tuple[str, Direction], ...]:
         """(setting, direction) pairs that may still be proposed."""
         names = [state.name for state in self.settings if state.name in SETTINGS]
         return tuple((name, way) for name in names for way in DIRECTIONS if (name, way) not in self.hurt())
@@ -134,7 +137,7 @@ class Proposal(Contract):
     """Why it should help; rendered by code from the reason that the planner chose."""
 
 
-def schema(k: int, changes: tuple[tuple[str, str], ...] | None = None) -> dict[str, Any]:
+def schema(k: int, changes: tuple[tuple[str, Direction], ...] | None = None) -> dict[str, Any]:
     """JSON schema of an answer: k changes, so that no device idles, or one end.
 
     With `changes`, only those (setting, direction) pairs may be chosen; none leaves the end.
@@ -165,7 +168,7 @@ def _change(names: Any, ways: tuple[str, ...]) -> dict[str, Any]:
     )
 
 
-def _ways(changes: tuple[tuple[str, str], ...], name: str) -> tuple[str, ...]:
+def _ways(changes: tuple[tuple[str, Direction], ...], name: str) -> tuple[str, ...]:
     return tuple(direction for setting, direction in changes if setting == name)
 
 
@@ -209,9 +212,10 @@ def _proposal(part: Any, known: set[str], hurt: frozenset[tuple[str, str]]) -> P
 
 
 def untried(request: ProposeRequest) -> list[Proposal]:
-    """Settings that no trial has changed yet, where no answer of the planner can be used; named as the search's."""
-    fresh = [s.name for s in request.settings if not s.tried and (s.name, "tune") not in request.barred]
-    why = "The planner gave no usable proposal; the search tries a setting that no trial has changed."
-    return [
-        Proposal(move=SETTINGS[name], setting=name, direction="tune", hypothesis=why) for name in fresh[: request.k]
-    ]
+    """What the search proposes where no answer of the planner can be used, and says so.
+
+    First settings that no trial has changed yet, then every other change that is open.
+    """
+    fresh = [s.name for s in request.settings if not s.tried]
+    changes = sorted(request.open_changes(), key=lambda change: (change[0] not in fresh, change[1] != "tune"))
+    return [Proposal(move=SETTINGS[name], setting=name, direction=way, hypothesis=SEARCHED) for name, way in changes]

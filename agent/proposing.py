@@ -71,14 +71,18 @@ async def _ask(services: Services, study: str, number: int, room: int) -> tuple[
         proposals = [*proposals, *more]
     plans = _drawn(services.ws, study, number, proposals)
     if proposals and not plans:  # all of them repeat a recipe
-        plans = _drawn(services.ws, study, number, untried(request))
+        plans = _drawn(services.ws, study, number, untried(request), most=request.k)
     return plans, transcript
 
 
-def _drawn(ws: Workspace, study: str, number: int, proposals: list[Proposal]) -> list[TrialPlan]:
-    """Trials, numbered from `number`; a proposal that cannot be one, or repeats a recipe, is dropped, and said."""
+def _drawn(
+    ws: Workspace, study: str, number: int, proposals: list[Proposal], most: int | None = None
+) -> list[TrialPlan]:
+    """Trials, `most` at most, numbered from `number`; what cannot be one, or repeats a recipe, is dropped, and said."""
     plans: list[TrialPlan] = []
     for proposal in proposals:
+        if len(plans) == most:
+            break
         said = f"Proposal dropped: no new value of {proposal.setting} is left ({proposal.direction})."
         try:
             drawn = drawn_up(ws, study, number + len(plans), proposal, plans)
@@ -105,7 +109,7 @@ async def _planners(services: Services, study: str, request: ProposeRequest) -> 
         return await services.planner().propose(request)
     except PlannerConfused as confused:
         events.append(services.ws, study, "warning", data={"reason": f"{confused} The search chooses instead."})
-        return untried(request), confused.transcript
+        return untried(request)[: request.k], confused.transcript
 
 
 def request_for(ws: Workspace, study: str, number: int, room: int) -> ProposeRequest:

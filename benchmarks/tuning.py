@@ -336,7 +336,7 @@ class Nightsmith:
 
     def _change(self) -> tuple[str, Any] | None:
         request = without_exhausted(self._request())
-        for proposal in [*self._moves(request), *untried(request), *_any(request, self.draw)]:
+        for proposal in [*self._moves(request), *untried(request)]:
             value = self._value(proposal) if proposal.setting else None
             if value is not None and proposal.setting:
                 return proposal.setting, value
