@@ -195,7 +195,7 @@ class Driver:
             self._show_events()
             self.desk.progress(keys)
             if keys and time.monotonic() - looked >= PRUNE_EVERY_S:
-                await asyncio.to_thread(self._stop_jobs, await asyncio.to_thread(pruner.hopeless, keys), 0.0)
+                await asyncio.to_thread(self._stop_jobs, await asyncio.to_thread(pruner.hopeless, keys))
                 looked = time.monotonic()
             if self.draining or dossier.stop_requested(self.ws, self.study) or (keys and self._out_of_time()):
                 if not keys:
