@@ -30,7 +30,7 @@ class StageRow:
     began: str
     """What it began with: the job before, a model's folder, or random weights."""
     showed: str
-    """Its training figures, what it scored on the dev split where it was evaluated, and why it failed where it did."""
+    """Its training figures, the study's metric on dev where it was evaluated, and why it failed where it did."""
     num_tokens: int
     """Tokens trained on."""
     wall_s: float
@@ -47,7 +47,7 @@ def stage_rows(view: StudyView) -> tuple[StageRow, ...]:
     continued = {job.began_from for job in trained.values()}
     shown = view.winner or 0
     ends = [job for job in trained.values() if job.trial == shown and job.key not in continued]
-    return tuple(_row(job) for end in ends for job in _run(end, trained))
+    return tuple(_row(job, view.metric) for end in ends for job in _run(end, trained))
 
 
 def _run(end: JobView, trained: Mapping[str, JobView]) -> list[JobView]:
@@ -58,25 +58,26 @@ def _run(end: JobView, trained: Mapping[str, JobView]) -> list[JobView]:
     return run
 
 
-def _row(job: JobView) -> StageRow:
+def _row(job: JobView, metric: str) -> StageRow:
     return StageRow(
         method=METHOD_NAMES.get(job.method, job.method),
         seed=job.seed,
         job=job.key,
         began="random weights" if job.began_from is None else job.began_from,
-        showed=_showed(job),
+        showed=_showed(job, metric),
         num_tokens=job.num_tokens,
         wall_s=job.wall_s,
         left=(job.checkpoint_digest or "")[:12],
     )
 
 
-def _showed(job: JobView) -> str:
+def _showed(job: JobView, metric: str) -> str:
     silent = SAYS_NOTHING.get(job.method, ())
     told = [
         f"{name} {figures.decimal(job.metrics[key])}" for key, name in SHOWN if key in job.metrics and key not in silent
     ]
-    told += [f"{figures.metric_label(name)} {figures.value(name, score)} on dev" for name, score in job.scores.items()]
+    if metric in job.scores:
+        told.append(f"{figures.metric_label(metric)} {figures.value(metric, job.scores[metric])} on dev")
     if job.reason:
         told.append(f"{job.status}: {job.reason}")
     return ", ".join(told) or job.status

@@ -33,7 +33,7 @@ CHAIN = (
 def with_jobs(ws: Workspace, *jobs: JobView) -> StudyView:
     view = history.load(ws, StudyFactory(ws).proven())
     trial = view.trials[0].model_copy(update={"jobs": tuple(each.model_copy(update={"trial": 0}) for each in jobs)})
-    return view.model_copy(update={"winner": None, "trials": (trial,), "other_jobs": ()})
+    return view.model_copy(update={"winner": None, "metric": "exact_match", "trials": (trial,), "other_jobs": ()})
 
 
 def test_a_run_of_three_stages_is_told_from_random_weights_to_its_end_in_both_forms(ws: Workspace) -> None:
