@@ -11,6 +11,8 @@ from nightsmith.tools.base import ToolCall
 
 MOST_IN_VAIN = 2
 """Trials since the best one that may change a setting in vain before it is left alone."""
+CLEARLY = 1.1
+"""How many times the best gain a better one must be to open everything again: a hair more is the seeds' noise."""
 _NO_EVIDENCE = (Decision.UNVERIFIED, Decision.TAMPERED)
 
 
@@ -45,11 +47,13 @@ def repetition(plan: TrialPlan, past: Sequence[tuple[TrialPlan, Verdict | None]]
 def exhausted(history: Sequence[PastTrial]) -> tuple[tuple[str, Direction], ...]:
     """Changes that trials have tried in vain since the best one; all of a setting's once two have changed it.
 
-    A better trial opens everything again: it is another recipe that changes start from.
+    A clearly better trial opens everything again: it is another recipe that changes start from.
     """
-    good = [trial.gain for trial in history if trial.gain is not None and trial.decision in ("promising", "promoted")]
-    best = max(good, default=None)
-    start = next((at + 1 for at, trial in enumerate(history) if best is not None and trial.gain == best), 0)
+    best, start = 0.0, 0
+    for at, trial in enumerate(history):
+        is_good = trial.decision in ("promising", "promoted")
+        if is_good and trial.gain is not None and trial.gain > CLEARLY * best:
+            best, start = trial.gain, at + 1
     vain: list[tuple[str, Direction]] = [
         (trial.setting, trial.direction) for trial in history[start:] if trial.setting and trial.direction
     ]

@@ -67,3 +67,8 @@ def test_where_everything_was_tried_in_vain_the_question_stays_as_it_was():
     assert loops.without_exhausted(request) == request
     more = request.model_copy(update={"settings": (state, SettingState(name="batch_size", value=8))})
     assert {name for name, _ in loops.without_exhausted(more).open_changes()} == {"batch_size"}
+
+
+def test_a_trial_that_is_better_by_a_hair_opens_nothing():
+    good = [past(1, 0.3, decision="promising"), past(2, 0.301, direction="lower", decision="promising")]
+    assert ("learning_rate", "lower") in loops.exhausted(good)
