@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from nightsmith.agent import conversing, literals, prompting, proposals, wire, wire_schema
+from nightsmith.agent import conversing, labels, literals, prompting, proposals, wire, wire_schema
 from nightsmith.agent.chat_format import Style
 from nightsmith.agent.conversing import ConverseRequest, Utterance
 from nightsmith.agent.goal import GoalSpec
@@ -25,7 +25,7 @@ from nightsmith.agent.wire_error import Missing, WireError
 from nightsmith.record.digest import canonical_json, file_digest, sha256
 from nightsmith.record.errors import NightsmithError
 
-INTERPRET_TOKENS = 480
+INTERPRET_TOKENS = 640
 PROPOSE_TOKENS = 64
 CONVERSE_TOKENS = 48
 """Tokens of an answer at most (propose: for each trial)."""
@@ -113,7 +113,7 @@ class Planner:
         turn = _Turn(self, prompting.interpret_messages(goal, candidates), wire_schema.SCHEMA, INTERPRET_TOKENS)
         try:
             meaning = await turn.ask(
-                lambda answer: _whole(wire.expand(answer, goal, candidates)),
+                lambda answer: _whole(wire.expand(labels.unlabelled(answer, candidates), goal, candidates)),
                 lambda errors: _narrowed(errors, goal, candidates),
             )
         except PlannerConfused as confused:

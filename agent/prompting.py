@@ -12,8 +12,8 @@ from nightsmith.agent.proposals import ProposeRequest
 
 Message = dict[str, str]
 """One chat message: role and content."""
-_FENCE_RE = re.compile(r"</?(?:goal|said)>|<\|[a-z_]+\|>", re.IGNORECASE)
-"""What a text must not contain in a prompt: a fence, and the chat template's control tokens."""
+_FENCE_RE = re.compile(r"</?(?:goal|said)>|<\|[a-z_]+\|>|\[L\d+", re.IGNORECASE)
+"""What a text must not contain in a prompt: a fence, the chat template's control tokens, and marks of literals."""
 
 
 @cache
@@ -25,15 +25,34 @@ def _render(name: str, **values: object) -> str:
     return _environment().get_template(f"{name}.j2").render(**values)
 
 
-def fence(goal: str) -> str:
-    """The goal as data: control tokens taken out, a long middle left out."""
-    return " […] ".join(_FENCE_RE.sub(" ", part) for _, part in windows(goal))
+def marked(goal: str, candidates: tuple[Candidate, ...]) -> str:
+    """The goal as data, with each literal's id behind it: control tokens taken out, a long middle left out."""
+    return " […] ".join(_marked(start, part, candidates) for start, part in windows(goal))
+
+
+def _marked(start: int, text: str, candidates: tuple[Candidate, ...]) -> str:
+    pieces, position = list[str](), 0
+    for candidate in sorted(candidates, key=lambda candidate: candidate.span[1]):
+        end = candidate.span[1] - start
+        if 0 < end <= len(text):
+            pieces += [_FENCE_RE.sub(" ", text[position:end]), _mark(candidate, candidates)]
+            position = end
+    return "".join([*pieces, _FENCE_RE.sub(" ", text[position:])])
+
+
+def _mark(candidate: Candidate, candidates: tuple[Candidate, ...]) -> str:
+    """A literal's id; with what it says, where that is not simply the text in front of it."""
+    (begin, end), others = candidate.span, (other.span for other in candidates if other.span != candidate.span)
+    contains = any(
+        begin < other_end and other_begin < end and begin <= other_begin for other_begin, other_end in others
+    )
+    said = f" = {_FENCE_RE.sub(' ', candidate.shown)}" if candidate.rule or contains else ""
+    return f" [{candidate.id}{said}]"
 
 
 def interpret_messages(goal: str, candidates: tuple[Candidate, ...]) -> list[Message]:
-    """Messages that ask for a goal's wire form."""
-    lines = [_FENCE_RE.sub(" ", candidate.line) for candidate in candidates]
-    return _messages("interpret", goal=fence(goal), literals=lines)
+    """Messages that ask for a goal's labels."""
+    return _messages("interpret", goal=marked(goal, candidates))
 
 
 def propose_messages(request: ProposeRequest) -> list[Message]:

@@ -94,7 +94,9 @@ OTHER_WORK_UNITS = (
 )  # fmt: skip
 WORK_UNITS = (*TRIAL_UNITS, *OTHER_WORK_UNITS)
 """What counts work or size, and is therefore no measure of a model."""
-AMOUNT = Pick(("number",), never=tuple(unit for unit in WORK_UNITS if unit not in ("row", "rows")))
+AMOUNT = Pick(
+    ("number",), units=("share", "rows"), never=tuple(unit for unit in WORK_UNITS if unit not in ("row", "rows"))
+)
 """How much data a step takes: rows, a share."""
 TEXT = Pick(("text",))
 VALUE = Pick(("number", "duration"), units=("share", "tokens", "token", "x"), never=WORK_UNITS, asks="targets")

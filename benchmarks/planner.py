@@ -1,7 +1,7 @@
 """How well a planner understands goals and sayings that it was never trained on.
 
     python benchmarks/planner.py [--url http://127.0.0.1:8000/v1] [--base | --shuffled] [--wrong] [--json out.json]
-    python benchmarks/planner.py --goals examples/planner/heldout_tuning.jsonl
+    python benchmarks/planner.py --goals examples/planner/heldout_third.jsonl [--goals examples/planner/honeypots.jsonl]
     python benchmarks/planner.py --sayings [examples/planner/heldout_converse.jsonl]
 
 Without --url the embedded planner is measured, with --base the embedded base model without its adapter, with --shuffled
@@ -24,6 +24,7 @@ from nightsmith.agent.backends import ChatBackend
 from nightsmith.agent.conversing import ConverseRequest, Utterance
 from nightsmith.agent.planner import Interpretation, Planner
 from nightsmith.agent.wire import Meaning
+from nightsmith.agent.wire_error import WireError
 from nightsmith.model.planner_server import ADAPTER, ensure, stop
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "planner"
@@ -35,15 +36,24 @@ FIELDS = (
 TARGET_PARTS = ("metric", "op", "value", "relative_to", "relation", "task", "name", "data", "stage")
 
 
-def gold_meaning(case: dict[str, Any]) -> Meaning:
-    """What a goal means, from its gold answer."""
+STATUS = {"ready": "ready", "ask": "needs_answers", "blocked": "blocked"}
+
+
+def gold_meaning(case: dict[str, Any]) -> Meaning | None:
+    """What a goal means, from its gold answer; null where it has a literal that code does not find in the goal."""
     found = literals.find(case["goal"])
-    return wire.expand(wire.ground(case["gold"], found), case["goal"], found)
+    try:
+        return wire.expand(wire.ground(case["gold"], found), case["goal"], found)
+    except WireError:
+        return None
 
 
-def score(reading: Interpretation, gold: Meaning) -> dict[str, bool]:
+def score(reading: Interpretation, case: dict[str, Any]) -> dict[str, bool]:
     """Which parts of a reading are right. Fields count where gold or reading fills them."""
-    marks = {"status": reading.status == gold.status}
+    gold = gold_meaning(case)
+    marks = {"status": reading.status == STATUS[case["gold"]["s"]], "literals found": gold is not None}
+    if gold is None:
+        return {**marks, "every field": False}
     if gold.status == "needs_answers":
         marks["questions"] = {q.field for q in reading.questions} == {q.field for q in gold.questions}
     if gold.status == "blocked":
@@ -88,9 +98,9 @@ async def measure(planner: Planner, cases: list[dict[str, Any]]) -> list[dict[st
                 "valid": _is_json(transcript["answers"][0]),
                 "repaired": bool(transcript["errors"]),
                 "invented": invented(reading, case["goal"]),
-                "marks": score(reading, gold_meaning(case)),
+                "marks": score(reading, case),
                 "answer": transcript["answers"][-1],
-                "gold": json.dumps(wire.ground(case["gold"], literals.find(case["goal"])), separators=(",", ":")),
+                "gold": json.dumps(case["gold"], separators=(",", ":")),
             }
         )
     return rows

@@ -8,7 +8,6 @@ Examples come from the grammars and from the `handwritten*.jsonl` files; the `he
 import argparse
 import json
 import random
-import re
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -25,8 +24,9 @@ import refusals
 import sayings
 import tuning_goals
 
-from nightsmith.agent import conversing, literals, prompting, proposals, wire
+from nightsmith.agent import conversing, labels, literals, prompting, proposals, wire
 from nightsmith.agent.conversing import ConverseRequest
+from nightsmith.agent.literals import Candidate
 
 HERE = Path(__file__).parent
 
@@ -39,12 +39,16 @@ def compact(value: Any) -> str:
 def interpret_example(goal: str, gold: dict[str, Any]) -> dict[str, str]:
     """One example of the interpret decision. WireError where the finder lacks a value of the gold answer."""
     candidates = literals.find(goal)
-    answer = wire.ground(gold, candidates)
-    wire.expand(answer, goal, candidates)
     return {
         "prompt": prompting.chat_text(prompting.interpret_messages(goal, candidates)),
-        "completion": compact(answer),
+        "completion": compact(right_answer(goal, gold, candidates)),
     }
+
+
+def right_answer(goal: str, gold: dict[str, Any], candidates: tuple[Candidate, ...]) -> dict[str, Any]:
+    """What the planner should answer. WireError where the finder lacks a value of the gold answer."""
+    meaning = wire.expand(wire.ground(gold, candidates), goal, candidates)
+    return labels.labelled(wire.compress(meaning, candidates), candidates)
 
 
 def propose_example(r: random.Random) -> dict[str, str]:
@@ -55,23 +59,20 @@ def propose_example(r: random.Random) -> dict[str, str]:
 
 
 def repair_example(goal: str, gold: dict[str, Any], r: random.Random) -> dict[str, str] | None:
-    """A wrong first answer, the error, and the right answer; None where the first would stand."""
+    """A first answer with a wrong label, the error, and the right answer; None where the first would stand."""
     candidates = literals.find(goal)
     try:
-        right = compact(wire.ground(gold, candidates))
+        right = right_answer(goal, gold, candidates)
     except wire.WireError:
         return None
-    used = sorted(set(re.findall(r'"(L\d+)"', right)))
-    if not used:
-        return None
-    wrong = right.replace(
-        f'"{r.choice(used)}"', f'"L{r.choice((r.randrange(len(candidates)), len(candidates) + r.randrange(4)))}"'
-    )
+    ids = [candidate.id for candidate in candidates if candidate.id in right]
+    wrong = {**right, **({r.choice(ids): r.choice(labels.LABELS)} if ids else {})}
     try:
-        wire.expand(json.loads(wrong), goal, candidates)
+        wire.expand(labels.unlabelled(wrong, candidates), goal, candidates)
     except wire.WireError as error:
-        messages = prompting.interpret_messages(goal, candidates) + prompting.repair_messages(wrong, str(error))
-        return {"prompt": prompting.chat_text(messages), "completion": right}
+        repair = prompting.repair_messages(compact(wrong), str(error))
+        messages = prompting.interpret_messages(goal, candidates) + repair
+        return {"prompt": prompting.chat_text(messages), "completion": compact(right)}
     return None
 
 
@@ -204,8 +205,9 @@ def examples(args: argparse.Namespace, failures: list[str]) -> dict[str, list[di
 
 def handwritten(r: random.Random) -> Iterator[dict[str, str]]:
     """Everything written by hand, once."""
-    for name in ("handwritten", "handwritten_tuning", "handwritten_more"):
-        yield from handwritten_examples(HERE / f"{name}.jsonl", r)
+    for path in sorted(HERE.glob("handwritten*.jsonl")):
+        if path.stem != "handwritten_converse":
+            yield from handwritten_examples(path, r)
     yield from handwritten_sayings(HERE / "handwritten_converse.jsonl")
 
 

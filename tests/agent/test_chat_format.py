@@ -168,7 +168,7 @@ def test_an_answer_that_was_cut_is_repaired_with_that_error_and_then_asked_of_th
         reading = asyncio.run(Planner(ChatBackend(url=server.url, model="small4")).interpret(goal))
     assert reading.status == "needs_answers"
     assert len(server.requests) == 3
-    assert "cut off: it may have 480 tokens" in server.requests[2]["body"]["messages"][-1]["content"]
+    assert "cut off: it may have 640 tokens" in server.requests[2]["body"]["messages"][-1]["content"]
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ SCRIPT = EXAMPLES / "corpus.py"
 SMALL = {"goals": 40, "tuning": 60, "blocked": 30, "honest": 20, "contrasts": 20, "sayings": 80, "proposals": 30}
 SMALL |= {"demands": 20, "rich": 30, "lacking": 30, "small_talk": 30}
 HELD_OUT = {"heldout.jsonl": 60, "heldout_second.jsonl": 60, "heldout_tuning.jsonl": 40, "heldout_converse.jsonl": 80}
-HELD_OUT |= {"heldout_converse_second.jsonl": 60}
+HELD_OUT |= {"heldout_converse_second.jsonl": 60, "heldout_third.jsonl": 150, "honeypots.jsonl": 100}
 DEMOS = (
     "Pre-train a small mixture-of-experts language model from scratch on ",
     "Fine-tune SmolLM2-135M-Instruct with LoRA on reasoning-gym:",
@@ -106,7 +106,7 @@ def likeness(one: set[tuple[str, ...]], other: set[tuple[str, ...]]) -> float:
 def test_nothing_held_out_is_trained_on_nor_anything_like_it(tmp_path: Path):
     prompts = [example["prompt"] for example in written(tmp_path, repeat=1)]
     shown = [re.search(r"<(?:goal|said)>\n(.*?)\n</(?:goal|said)>", prompt, re.DOTALL) for prompt in prompts]
-    trained = [phrases(match[1]) for match in shown if match]
+    trained = [phrases(re.sub(r" \[L\d+[^\]]*\]", "", match[1])) for match in shown if match]
     held = [case.get("goal") or case["text"] for name in HELD_OUT for case in cases(name)]
     assert len(trained) > 600
     copied = [text for text in held if any(likeness(phrases(text), other) > 0.6 for other in trained)]

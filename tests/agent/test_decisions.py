@@ -16,10 +16,10 @@ from nightsmith.record.workspace import open_workspace
 
 GOAL = "Pre-train a small MoE from scratch on ./notes until perplexity is below 12; at most 3 trials."
 READY = {
-    "s": "ready", "do": "train", "how": ["pretrain"], "data": [{"r": "L0"}],
-    "want": [{"m": "perplexity", "op": "<", "v": "L1"}], "max": {"trials": "L2"},
+    "s": "read", "L0": "train", "L1": "want", "L2": "trials", "do": "train", "how": ["pretrain"],
+    "want": [{"m": "perplexity", "op": "<"}], "ask": [],
 }  # fmt: skip
-WRONG = READY | {"data": [{"r": "L9"}]}
+WRONG = READY | {"L9": "train"}
 
 
 @pytest.fixture

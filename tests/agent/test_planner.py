@@ -16,12 +16,14 @@ from nightsmith.record.digest import canonical_json, sha256
 
 GOAL = "Pre-train a small MoE from scratch on ./notes until perplexity is below 12; at most 3 trials."
 READY = {
-    "s": "ready",
+    "s": "read",
+    "L0": "train",
+    "L1": "want",
+    "L2": "trials",
     "do": "train",
     "how": ["pretrain"],
-    "data": [{"r": "L0"}],
-    "want": [{"m": "perplexity", "op": "<", "v": "L1"}],
-    "max": {"trials": "L2"},
+    "want": [{"m": "perplexity", "op": "<"}],
+    "ask": [],
 }
 RATE_UP = {"mv": "hyperparameters", "set": "learning_rate", "dir": "raise", "why": "faster"}
 BATCH_DOWN = {"mv": "hyperparameters", "set": "batch_size", "dir": "lower", "why": "updates"}
@@ -64,19 +66,23 @@ def test_the_printed_form_has_the_keys_of_plan_json():
 
 
 def test_a_wrong_answer_is_asked_for_again_where_it_cannot_recur_then_with_the_exact_error():
-    wrong = {**READY, "data": [{"r": "L9"}]}
+    wrong = {**READY, "L9": "train"}
     reading, requests = interpret(wrong, wrong, READY)
     schemas = [request["response_format"]["json_schema"]["schema"] for request in requests]
     assert reading.status == "ready"
     assert requests[0]["messages"] == requests[1]["messages"]
     assert schemas[0] == wire_schema.SCHEMA
-    assert schemas[1]["anyOf"][0]["properties"]["data"]["items"]["properties"]["r"] == {"enum": ["L0"]}
-    assert "'L9' is not a literal of this goal" in requests[2]["messages"][-1]["content"]
+    narrow = schemas[1]
+    assert narrow["required"] == ["s", "L0", "L1", "L2"]
+    assert "L9" not in narrow["properties"]
+    assert "trials" in narrow["properties"]["L2"]["enum"]
+    assert "trials" not in narrow["properties"]["L0"]["enum"]
+    assert "unknown key 'L9'" in requests[2]["messages"][-1]["content"]
     assert reading.transcript["answers"] == [json.dumps(wrong), json.dumps(wrong), json.dumps(READY)]
 
 
 @pytest.mark.parametrize(
-    "answer", ["no JSON at all", "[1]", "{}", '{"s":"ready","do":"tr', {"s": "ready", "do": "train"}]
+    "answer", ["no JSON at all", "[1]", "{}", '{"s":"read","do":"tr', {"s": "read", "do": "train"}]
 )
 def test_three_answers_that_cannot_stand_become_a_question_to_the_person(answer: Any):
     reading, requests = interpret(answer)
@@ -88,18 +94,21 @@ def test_three_answers_that_cannot_stand_become_a_question_to_the_person(answer:
 def test_a_target_that_the_text_cannot_mean_ends_in_a_question_and_keeps_the_rest():
     goal = "Fine-tune SmolLM2 with LoRA on tickets.csv, at most 2 trials and 6 minutes"
     found = {candidate.value: candidate.id for candidate in literals.find(goal)}
-    known = {"do": "train", "how": ["sft"], "data": [{"r": found["tickets.csv"]}], "max": {"time": found[360.0]}}
-    six_minutes = {"s": "ready", **known, "want": [{"m": "exact_match", "op": ">=", "v": found[360.0]}]}
-    reading, requests = interpret(six_minutes, {"s": "ask", "ask": ["targets"], **known}, goal=goal)
-    offered = requests[1]["response_format"]["json_schema"]["schema"]
-    assert (offered["properties"]["s"], "want" in offered["properties"]) == ({"const": "ask"}, False)
+    known = dict.fromkeys(found.values(), "-") | {found["tickets.csv"]: "train", "do": "train", "how": ["sft"]}
+    six_minutes = {"s": "read", **known, found[360.0]: "want", "want": [{"m": "exact_match", "op": ">="}], "ask": []}
+    asks = {"s": "read", **known, found[360.0]: "time", "ask": ["targets"]}
+    reading, requests = interpret(six_minutes, asks, goal=goal)
+    offered = requests[1]["response_format"]["json_schema"]["schema"]["properties"]
+    assert offered["ask"]["items"] == {"enum": ["targets"]}
+    assert "want" not in offered
+    assert "want" not in offered[found[360.0]]["enum"]
     assert [question.field for question in reading.questions] == ["targets"]
     assert reading.spec is not None
     assert (reading.spec.targets, reading.spec.budget.wall_clock_s) == ((), 360)
 
 
 def test_a_wrong_target_beside_a_right_one_in_the_text_gets_a_second_reading():
-    wrong = {**READY, "want": [{"m": "perplexity", "op": "<", "v": "L2"}]}
+    wrong = {**READY, "L1": "-", "L2": "want"}
     reading, requests = interpret(wrong, READY)
     assert (reading.status, len(requests)) == ("ready", 2)
     assert reading.spec is not None
@@ -107,12 +116,13 @@ def test_a_wrong_target_beside_a_right_one_in_the_text_gets_a_second_reading():
 
 
 def test_a_planner_that_insists_on_an_impossible_target_is_overruled_by_a_question():
-    reading, requests = interpret({**READY, "want": [{"m": "perplexity", "op": "<", "v": "L2"}]})
+    reading, requests = interpret({**READY, "L1": "-", "L2": "want"})
     assert (len(requests), reading.status, reading.questions[0].field) == (3, "needs_answers", "targets")
 
 
 def test_questions_are_rendered_by_code_and_the_known_part_of_the_spec_is_given():
-    answer = {"s": "ask", "ask": ["targets"], "do": "train", "how": ["pretrain"], "data": [{"r": "L0"}]}
+    answer = {**READY, "L1": "-", "ask": ["targets"]}
+    del answer["want"]
     reading, _ = interpret(answer)
     assert reading.status == "needs_answers"
     assert reading.spec is not None
@@ -144,7 +154,7 @@ def test_a_goal_cannot_leave_its_fence():
 
 def test_a_long_goal_is_shortened_in_the_prompt_and_kept_whole_in_the_spec():
     goal = f"Evaluate ./notes. {'x ' * 20_000} perplexity"
-    reading, requests = interpret({"s": "ready", "do": "evaluate", "data": [{"r": "L0"}]}, goal=goal)
+    reading, requests = interpret({"s": "read", "L0": "eval", "do": "evaluate", "ask": []}, goal=goal)
     assert len(requests[0]["messages"][1]["content"]) < 10_000
     assert reading.spec is not None
     assert reading.spec.goal == goal

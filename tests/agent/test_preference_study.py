@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import tuning_study
 
-from nightsmith.agent import literals
+from nightsmith.agent import labels, literals
 from nightsmith.evals.suite import read_scored
 from nightsmith.record.workspace import open_workspace
 from nightsmith.trainer import jobrows
@@ -22,7 +22,7 @@ GOAL = (
 
 def reading() -> Any:
     found = {candidate.value: candidate.id for candidate in reversed(literals.find(GOAL))}
-    return {
+    wire = {
         "s": "ready",
         "do": "train",
         "how": ["sft", "dpo"],
@@ -32,6 +32,7 @@ def reading() -> Any:
         "want": [{"m": "accuracy", "op": ">=", "v": found[0.8]}],
         "max": {"trials": found[1.0]},
     }
+    return labels.labelled(wire, literals.find(GOAL))
 
 
 def write_preferences(path: Path, rows: int = 120) -> None:

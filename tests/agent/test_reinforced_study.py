@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import tuning_study
 
-from nightsmith.agent import literals
+from nightsmith.agent import labels, literals
 from nightsmith.evals.rewards import ExactMatchReward
 from nightsmith.record.workspace import open_workspace
 from nightsmith.trainer import jobrows
@@ -21,7 +21,7 @@ GOAL = (
 
 def reading() -> Any:
     found = {candidate.value: candidate.id for candidate in reversed(literals.find(GOAL))}
-    return {
+    wire = {
         "s": "ready",
         "do": "train",
         "how": ["sft", "grpo"],
@@ -32,6 +32,7 @@ def reading() -> Any:
         "want": [{"m": "exact_match", "op": ">=", "v": found[0.5]}],
         "max": {"trials": found[1.0]},
     }
+    return labels.labelled(wire, literals.find(GOAL))
 
 
 def test_a_goal_of_two_stages_ends_with_rewards_on_the_fine_tuned_weights_and_one_report(tmp_path: Path) -> None:

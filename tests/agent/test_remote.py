@@ -14,7 +14,7 @@ from nightsmith.record.errors import NightsmithError
 from nightsmith.record.workspace import open_workspace
 
 GOAL = "Pre-train a small MoE from scratch on ./notes; at most 3 trials."
-ASK = {"s": "ask", "ask": ["targets"], "do": "train"}
+ASK = {"s": "read", "L0": "train", "L1": "trials", "do": "train", "ask": ["targets"]}
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@ import pytest
 import tiny_study
 from tiny_study import GOAL, LOWER, RAISE, STOP
 
+from nightsmith.agent import labels, literals
+
 pytestmark = pytest.mark.timeout(600)
 
 
@@ -106,6 +108,7 @@ def test_a_missing_folder_is_blocked_with_near_names_before_anything_is_approved
 def test_a_goal_that_lacks_a_target_asks_and_goes_on_with_the_answer(tmp_path):
     goal = GOAL.replace("until bits per byte are at least 0.3 below the baseline", "and make it better")
     asks = {"s": "ask", "do": "train", "how": ["pretrain"], "ask": ["targets"]}
+    asks = labels.labelled(asks, literals.find(goal))
     answered = f"{goal}\nTarget: at least 0.3 below the baseline"
     answers = (asks, tiny_study.reading(answered))
     with tiny_study.bench(tmp_path, *answers) as bench:

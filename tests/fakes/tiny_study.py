@@ -12,7 +12,7 @@ from typing import Any
 
 import fake_planner
 
-from nightsmith.agent import literals
+from nightsmith.agent import labels, literals
 
 GOAL = (
     "Pre-train a mixture-of-experts model from scratch on ./corpus with 40 steps until bits per byte are at least 0.3 "
@@ -26,9 +26,9 @@ STOP = {"mv": "stop"}
 def reading(
     goal: str, *, target: float = -0.3, trials: int = 2, steps: int = 40, folder: str = "./corpus"
 ) -> dict[str, Any]:
-    """The wire answer that a good planner gives to GOAL (or to one that differs in its literals only)."""
+    """The answer that a good planner gives to GOAL (or to one that differs in its literals only)."""
     found = {candidate.value: candidate.id for candidate in reversed(literals.find(goal))}
-    return {
+    wire = {
         "s": "ready",
         "do": "train",
         "how": ["pretrain"],
@@ -37,6 +37,7 @@ def reading(
         "want": [{"m": "bits_per_byte", "op": "<=", "v": found[target], "to": "baseline"}],
         "max": {"trials": found[float(trials)]},
     }
+    return labels.labelled(wire, literals.find(goal))
 
 
 @dataclass

@@ -10,7 +10,7 @@ import fake_planner
 from tiny_models import write_model
 from tiny_study import Bench
 
-from nightsmith.agent import literals
+from nightsmith.agent import labels, literals
 
 GOAL = (
     "Fine-tune ./tiny-llama on ./faq.csv, then on ./tickets.csv, for 30 steps each with a learning rate of 0.01, until "
@@ -22,9 +22,9 @@ ANSWERS = ("Neustart.", "Bitte warten.")
 
 
 def reading(goal: str = GOAL, *, steps: int = 30, rate: float = 0.01, target: float = 0.5, trials: int = 2) -> Any:
-    """The wire answer that a good planner gives to GOAL (or to one that differs in its literals only)."""
+    """The answer that a good planner gives to GOAL (or to one that differs in its literals only)."""
     found = {candidate.value: candidate.id for candidate in reversed(literals.find(goal))}
-    return {
+    wire = {
         "s": "ready",
         "do": "train",
         "how": ["sft", "sft"],
@@ -34,6 +34,7 @@ def reading(goal: str = GOAL, *, steps: int = 30, rate: float = 0.01, target: fl
         "want": [{"m": "exact_match", "op": ">=", "v": found[target]}],
         "max": {"trials": found[float(trials)]},
     }
+    return labels.labelled(wire, literals.find(goal))
 
 
 def write_table(path: Path, columns: tuple[str, str], *, rows: int = 120) -> None:
