@@ -273,6 +273,7 @@ def _is_id(value: Any) -> bool:
 
 
 def _given(wire: Wire) -> Iterator[tuple[str, str]]:
+    """Every literal of a wire form with its label."""
     for label, place in SINGLE.items():
         found: Any = wire
         for key in place:
@@ -281,24 +282,32 @@ def _given(wire: Wire) -> Iterator[tuple[str, str]]:
             yield found, label
     for ref in wire.get("data", []):
         yield ref["r"], _find(DATA, {key: part for key, part in ref.items() if key != "r"})
-    named = [step["do"] for step in wire.get("steps", [])]
-    for step in wire.get("steps", []):
+    yield from _given_steps(wire.get("steps", []))
+    yield from ((name, AVOID) for name in wire.get("avoid", []) if _is_id(name))
+    yield from _given_settings(wire.get("set", []))
+    for kind in ("want", "keep"):
+        for index, target in enumerate(wire.get(kind, [])):
+            yield from ((part, _find(TARGETS, (kind, index, key))) for key, part in target.items() if _is_id(part))
+
+
+def _given_steps(steps: list[Wire]) -> Iterator[tuple[str, str]]:
+    named = [step["do"] for step in steps]
+    for step in steps:
         if named.count(step["do"]) > 1 and set(step) & {"n", "by"}:
             raise WireError(f"steps: no label says which of two {step['do']} steps an amount or a column belongs to.")
         for key in ("n", "by"):
             if key in step:
                 yield step[key], _find(AMOUNTS, (step["do"], key, step.get("u") if key == "n" else None))
-    yield from ((name, AVOID) for name in wire.get("avoid", []) if _is_id(name))
-    if sum(_is_id(setting["k"]) for setting in wire.get("set", [])) > 1:
+
+
+def _given_settings(settings: list[Wire]) -> Iterator[tuple[str, str]]:
+    if sum(_is_id(setting["k"]) for setting in settings) > 1:
         raise WireError("set: no label says which of two names in the text's words a value belongs to.")
-    for setting in wire.get("set", []):
+    for setting in settings:
         known = not _is_id(setting["k"])
         if not known:
             yield setting["k"], SETTING_NAME
         yield setting["v"], _find(SETTINGS, (setting["k"] if known else None, setting.get("how", "fixed")))
-    for kind in ("want", "keep"):
-        for index, target in enumerate(wire.get(kind, [])):
-            yield from ((part, _find(TARGETS, (kind, index, key))) for key, part in target.items() if _is_id(part))
 
 
 def _find(table: dict[str, Any], meaning: Any) -> str:
