@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import tiny_study
 
-from nightsmith.agent import history, literals
+from nightsmith.agent import history, labels, literals
 from nightsmith.agent.stage_words import stage_rows
 from nightsmith.evals.rewards import ReasoningGymReward
 from nightsmith.record.workspace import open_workspace
@@ -25,7 +25,7 @@ STAGES = ("pretrain", "sft", "grpo")
 
 def reading() -> Any:
     found = {candidate.value: candidate.id for candidate in reversed(literals.find(GOAL))}
-    return {
+    wire = {
         "s": "ready",
         "do": "train",
         "how": list(STAGES),
@@ -35,6 +35,7 @@ def reading() -> Any:
         "want": [{"m": "exact_match", "op": ">=", "v": found[0.5]}],
         "max": {"trials": found[1.0]},
     }
+    return labels.labelled(wire, literals.find(GOAL))
 
 
 def test_a_goal_of_three_stages_ends_with_one_report_that_leads_back_to_random_weights(tmp_path: Path) -> None:

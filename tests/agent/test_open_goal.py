@@ -6,6 +6,8 @@ import pytest
 import tiny_study
 from tiny_study import LOWER, RAISE
 
+from nightsmith.agent import labels, literals
+
 pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
 GOAL = (
     "Pre-train a mixture-of-experts model from scratch on ./corpus with 40 steps and lower the bits per byte as far as "
@@ -15,8 +17,17 @@ CONFIRM = {"mv": "confirm"}
 
 
 def reading():
-    known = tiny_study.reading(f"{GOAL} 0.3 below the baseline", trials=3)
-    return known | {"want": [{"m": "bits_per_byte", "op": "min"}]}
+    found = {candidate.value: candidate.id for candidate in reversed(literals.find(GOAL))}
+    wire = {
+        "s": "ready",
+        "do": "train",
+        "how": ["pretrain"],
+        "data": [{"r": found["./corpus"]}],
+        "set": [{"k": "steps", "v": found[40.0]}],
+        "want": [{"m": "bits_per_byte", "op": "min"}],
+        "max": {"trials": found[3.0]},
+    }
+    return labels.labelled(wire, literals.find(GOAL))
 
 
 def test_after_a_confirmation_it_tries_on_and_the_seal_is_opened_for_the_best_at_the_end(tmp_path):
