@@ -11,17 +11,30 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers.models.mistral4.modeling_mistral4 import Mistral4Attention, Mistral4MLP, Mistral4RMSNorm
+from transformers.models.mistral4.modeling_mistral4 import (
+    Mistral4Attention,
+    Mistral4MLP,
+    Mistral4Model,
+    Mistral4RMSNorm,
+)
 
 from nightsmith.model.attention import CAUSAL_BLOCKS
 from nightsmith.model.attention_latent import OneNodeAttention
+from nightsmith.model.backbone import LeanModel
 from nightsmith.model.experts import SEGMENTS
 from nightsmith.model.norm import LeanRMSNorm
+from nightsmith.model.router import LeanRouter, Small4Router
 from nightsmith.model.small4 import Small4ForCausalLM
 from nightsmith.model.swiglu import OneNodeMLP
 
-LEAN: dict[type, type] = {Mistral4Attention: OneNodeAttention, Mistral4MLP: OneNodeMLP, Mistral4RMSNorm: LeanRMSNorm}
-"""transformers' module -> the same in few memory passes, where it can."""
+LEAN: dict[type, type] = {
+    Mistral4Attention: OneNodeAttention,
+    Mistral4MLP: OneNodeMLP,
+    Mistral4Model: LeanModel,
+    Mistral4RMSNorm: LeanRMSNorm,
+    Small4Router: LeanRouter,
+}
+"""Module -> the same in few memory passes, where it can."""
 
 
 @dataclass(frozen=True)

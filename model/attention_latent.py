@@ -2,7 +2,7 @@
 
 The same arithmetic as transformers' Mistral4Attention, which is the oracle in the tests, with these differences:
 
-* the two projections of the input are one product;
+* the two projections of the input are one product; weights of norms go into the projections after them;
 * rotary pairs are rotated as complex numbers where they lie: queries and keys are permuted alike, so scores are equal;
 * under autocast every product is bfloat16, norms and rotation are float32.
 
@@ -21,7 +21,7 @@ from torch.distributed.tensor import DTensor
 from transformers.models.mistral4.modeling_mistral4 import Mistral4Attention
 
 from nightsmith.model.attention import CAUSAL_BLOCKS, LONGEST, are_plain, attend, attend_backward, product_dtype
-from nightsmith.model.norm import rms_norm, rms_norm_backward
+from nightsmith.model.norm import unit_rms, unit_rms_backward
 
 
 @dataclass(frozen=True)
@@ -57,20 +57,20 @@ class LatentAttention(torch.autograd.Function):
     def forward(
         ctx: Any, x_TD: Tensor, cis_LP: Tensor, visible_B1LL: Tensor | None, shape: LatentShape, *weights: Tensor
     ) -> Tensor:
-        q_a, q_norm, q_b, kv_a, kv_norm, kv_b, o = (w.to(shape.dtype) if w.ndim == 2 else w for w in weights)
-        down_CD = torch.cat((q_a, kv_a))
-        x_TD = x_TD.to(shape.dtype)
+        q_a, q_norm, q_b, kv_a, kv_norm, kv_b, o = weights
+        x_TD, down_CD, o = x_TD.to(shape.dtype), torch.cat((q_a, kv_a)).to(shape.dtype), o.to(shape.dtype)
+        q_up, kv_up = (q_b * q_norm).to(shape.dtype), (kv_b * kv_norm).to(shape.dtype)
         latent_TC = (x_TD @ down_CD.t()).float()
         q_latent, kv_latent, k_rope = latent_TC.split((shape.q_rank, shape.kv_rank, shape.rope), dim=-1)
-        q_unit, q_scale = _norm(q_latent, q_norm, shape)
-        kv_unit, kv_scale = _norm(kv_latent, kv_norm, shape)
-        q_NLE = _queries(q_unit @ q_b.t(), cis_LP, shape)
-        k_NLE, v_NLV = _keys_and_values(kv_unit @ kv_b.t(), k_rope, cis_LP, shape)
+        q_unit, q_scale = unit_rms(q_latent, shape.eps)
+        kv_unit, kv_scale = unit_rms(kv_latent, shape.eps)
+        q_NLE = _queries(q_unit.to(shape.dtype) @ q_up.t(), cis_LP, shape)
+        k_NLE, v_NLV = _keys_and_values(kv_unit.to(shape.dtype) @ kv_up.t(), k_rope, cis_LP, shape)
         out_NLV, probs = attend(q_NLE, k_NLE, v_NLV, shape.scale, visible_B1LL)
         out_TO = _by_token(out_NLV, shape)
         ctx.save_for_backward(
-            x_TD, cis_LP, down_CD, latent_TC, q_unit, q_scale, kv_unit, kv_scale, q_NLE, k_NLE, v_NLV, out_TO,
-            q_norm, q_b, kv_norm, kv_b, o, *probs,
+            x_TD, cis_LP, down_CD, q_unit, q_scale, kv_unit, kv_scale, q_NLE, k_NLE, v_NLV, out_TO,
+            q_norm, q_b, q_up, kv_norm, kv_b, kv_up, o, *probs,
         )  # fmt: skip
         ctx.shape = shape
         return out_TO @ o.t()
@@ -78,30 +78,25 @@ class LatentAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (
-            x_TD, cis_LP, down_CD, latent_TC, q_unit, q_scale, kv_unit, kv_scale, q_NLE, k_NLE, v_NLV, out_TO,
-            q_norm, q_b, kv_norm, kv_b, o, *probs,
+            x_TD, cis_LP, down_CD, q_unit, q_scale, kv_unit, kv_scale, q_NLE, k_NLE, v_NLV, out_TO,
+            q_norm, q_b, q_up, kv_norm, kv_b, kv_up, o, *probs,
         ) = ctx.saved_tensors  # fmt: skip
         shape: LatentShape = ctx.shape
-        ranks = (shape.q_rank, shape.kv_rank, shape.rope)
         dout_TD = grads[0].to(shape.dtype)
         dout_NLV = shape.by_head(dout_TD @ o).reshape(v_NLV.shape)
         dq_NLE, dk_NLE, dv_NLV = attend_backward(dout_NLV, q_NLE, k_NLE, v_NLV, probs, shape.scale)
         dq_TO = _queries_backward(dq_NLE, cis_LP, shape)
         dkv_TO, dk_rope = _keys_and_values_backward(dk_NLE, dv_NLV, cis_LP, shape)
-        q_latent, kv_latent, _ = latent_TC.split(ranks, dim=-1)
-        dq_latent, dq_norm = rms_norm_backward((dq_TO @ q_b).float(), q_latent, q_norm, q_scale)
-        dkv_latent, dkv_norm = rms_norm_backward((dkv_TO @ kv_b).float(), kv_latent, kv_norm, kv_scale)
+        dq_latent = unit_rms_backward((dq_TO @ q_up).float(), q_unit, q_scale)
+        dkv_latent = unit_rms_backward((dkv_TO @ kv_up).float(), kv_unit, kv_scale)
+        dq_up, dkv_up = dq_TO.t() @ q_unit.to(shape.dtype), dkv_TO.t() @ kv_unit.to(shape.dtype)
         dlatent_TC = torch.cat((dq_latent, dkv_latent, dk_rope), dim=-1).to(shape.dtype)
         dq_a, dkv_a = (dlatent_TC.t() @ x_TD).split((shape.q_rank, shape.kv_rank + shape.rope))
         return (
             dlatent_TC @ down_CD, None, None, None,
-            dq_a, dq_norm, dq_TO.t() @ q_unit, dkv_a, dkv_norm, dkv_TO.t() @ kv_unit, dout_TD.t() @ out_TO,
+            dq_a, (dq_up * q_b).sum(0), dq_up * q_norm,
+            dkv_a, (dkv_up * kv_b).sum(0), dkv_up * kv_norm, dout_TD.t() @ out_TO,
         )  # fmt: skip
-
-
-def _norm(latent: Tensor, weight: Tensor, shape: LatentShape) -> tuple[Tensor, Tensor]:
-    unit, scale = rms_norm(latent, weight, shape.eps)
-    return unit.to(shape.dtype), scale
 
 
 def _queries(q_TO: Tensor, cis_LP: Tensor, shape: LatentShape) -> Tensor:

@@ -48,9 +48,10 @@ class SegmentedExperts(torch.autograd.Function):
             x_BND, weight_BN = group.split(x_RD), group.split(weight_R)
             gate_up_BGD, down_BDF = gate_up_EGD[group.experts], down_EDF[group.experts]
             hidden_BGN = torch.bmm(gate_up_BGD, x_BND.transpose(1, 2))
-            act_BFN = swiglu(hidden_BGN).mul_(weight_BN[:, None])
-            torch.bmm(act_BFN.transpose(1, 2), down_BDF.transpose(1, 2), out=group.split(out_RD))
-            saved += hidden_BGN, gate_up_BGD, down_BDF
+            act_BFN, silu_BFN = swiglu(hidden_BGN)
+            act_BNF = act_BFN.mul_(weight_BN[:, None]).transpose(1, 2)
+            torch.bmm(act_BNF, down_BDF.transpose(1, 2), out=group.split(out_RD))
+            saved += hidden_BGN, silu_BFN, gate_up_BGD, down_BDF
         ctx.save_for_backward(x_RD, weight_R, *saved)
         return segments.collect(out_RD, ctx.top_k)
 
@@ -62,12 +63,12 @@ class SegmentedExperts(torch.autograd.Function):
         dx_RD, dweight_R = segments.results(x_RD, x_RD.shape[1]), segments.results(x_RD)
         gate_up_shape, down_shape, dtype = ctx.stacks
         dgate_up_EGD, ddown_EDF = torch.zeros(gate_up_shape, dtype=dtype), torch.zeros(down_shape, dtype=dtype)
-        for group, hidden_BGN, gate_up_BGD, down_BDF in zip(segments.groups, *[iter(saved)] * 3, strict=True):
+        for group, hidden_BGN, silu_BFN, gate_up_BGD, down_BDF in zip(segments.groups, *[iter(saved)] * 4, strict=True):
             x_BND, dout_BND, weight_B1N = group.split(x_RD), group.split(dout_RD), group.split(weight_R)[:, None]
-            act_BFN = swiglu(hidden_BGN)
+            act_BFN = silu_BFN * hidden_BGN[:, silu_BFN.shape[1] :]
             dact_BFN = torch.bmm(down_BDF.transpose(1, 2), dout_BND.transpose(1, 2))
             group.split(dweight_R[:-1]).copy_((act_BFN * dact_BFN).sum(1))
-            dhidden_BGN = swiglu_backward(dact_BFN.mul_(weight_B1N), hidden_BGN)
+            dhidden_BGN = swiglu_backward(dact_BFN.mul_(weight_B1N), hidden_BGN, silu_BFN)
             act_BNF = act_BFN.mul_(weight_B1N).transpose(1, 2)
             group.add(ddown_EDF, torch.bmm(dout_BND.transpose(1, 2), act_BNF))
             group.add(dgate_up_EGD, torch.bmm(dhidden_BGN, x_BND))

@@ -10,34 +10,33 @@ from torch.distributed.tensor import DTensor
 from transformers.models.mistral4.modeling_mistral4 import Mistral4RMSNorm
 
 
-def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """Normalised tokens, x / rms(x) * weight, and 1 / rms(x) of each; float32."""
+def unit_rms(x_TD: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Tokens of unit size, x / rms(x), and 1 / rms(x) of each; float32."""
     scale_T1 = torch.linalg.vector_norm(x_TD, dim=-1, keepdim=True, dtype=torch.float32)
     scale_T1 = scale_T1.square_().div_(x_TD.shape[-1]).add_(eps).rsqrt_()
-    return torch.mul(x_TD, scale_T1).mul_(weight_D), scale_T1
+    return torch.mul(x_TD, scale_T1), scale_T1
 
 
-def rms_norm_backward(dy_TD: Tensor, x_TD: Tensor, weight_D: Tensor, scale_T1: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of x and weight, float32."""
-    unit_TD = torch.mul(x_TD, scale_T1)
-    dweight_TD = dy_TD * unit_TD
-    along_T1 = (dweight_TD @ weight_D)[:, None].div_(x_TD.shape[-1])
-    dx_TD = torch.mul(dy_TD, weight_D).addcmul_(unit_TD, along_T1, value=-1).mul_(scale_T1)
-    return dx_TD, dweight_TD.sum(0)
+def unit_rms_backward(dunit_TD: Tensor, unit_TD: Tensor, scale_T1: Tensor) -> Tensor:
+    """Gradient of x, float32; overwrites `dunit_TD`."""
+    along_T1 = torch.linalg.vecdot(dunit_TD, unit_TD)[:, None].div_(unit_TD.shape[-1])
+    return dunit_TD.addcmul_(unit_TD, along_T1, value=-1).mul_(scale_T1)
 
 
 class RMSNorm(torch.autograd.Function):
-    """`rms_norm` with its gradients."""
+    """x / rms(x) * weight."""
 
     @staticmethod
     def forward(ctx: Any, x_TD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
-        y_TD, scale_T1 = rms_norm(x_TD, weight_D, eps)
-        ctx.save_for_backward(x_TD, weight_D, scale_T1)
-        return y_TD
+        unit_TD, scale_T1 = unit_rms(x_TD, eps)
+        ctx.save_for_backward(unit_TD, weight_D, scale_T1)
+        return unit_TD * weight_D
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
-        return *rms_norm_backward(grads[0], *ctx.saved_tensors), None
+        unit_TD, weight_D, scale_T1 = ctx.saved_tensors
+        dweight_D = (grads[0] * unit_TD).sum(0)
+        return unit_rms_backward(grads[0] * weight_D, unit_TD, scale_T1), dweight_D, None
 
 
 class LeanRMSNorm(Mistral4RMSNorm):

@@ -116,11 +116,8 @@ class Small4Router(Mistral4TopkRouter):
         hidden_TD = hidden_states.reshape(-1, self.hidden_dim)
         with torch.autocast(hidden_TD.device.type, enabled=False):
             logits_TE = F.linear(hidden_TD.float(), self.weight.float())
-            probs_TE = softmax(logits_TE)
-        ids_TK = self._choose(probs_TE.detach())
-        weights_TK = probs_TE.gather(1, ids_TK)
-        if self.norm_topk_prob:
-            weights_TK = weights_TK / (weights_TK.sum(-1, keepdim=True) + 1e-20)
+            ids_TK = self._choose(logits_TE.detach())
+            weights_TK = self._weights(logits_TE, ids_TK)
         if self.routed_scaling_factor != 1:
             weights_TK = weights_TK * self.routed_scaling_factor
         weights_TK = weights_TK.to(hidden_states.dtype)
@@ -128,15 +125,20 @@ class Small4Router(Mistral4TopkRouter):
             return logits_TE, weights_TK, ids_TK
         load_E = self._count(ids_TK, logits_TE)
         if self._has_loss():
-            weights_TK = _WithLoss.apply(weights_TK, self._loss(logits_TE, probs_TE, load_E))
+            weights_TK = _WithLoss.apply(weights_TK, self._loss(logits_TE, load_E))
             logits_TE = logits_TE.detach()
         return logits_TE, weights_TK, ids_TK
 
-    def _choose(self, probs_TE: Tensor) -> Tensor:
+    def _choose(self, logits_TE: Tensor) -> Tensor:
         if self.forced_ids_TK is not None:
             return self.forced_ids_TK
-        scores_TE = probs_TE if self.bias_E is None else probs_TE + self.bias_E
+        scores_TE = logits_TE if self.bias_E is None else softmax(logits_TE) + self.bias_E
         return scores_TE.topk(self.top_k, dim=-1, sorted=False).indices
+
+    def _weights(self, logits_TE: Tensor, ids_TK: Tensor) -> Tensor:
+        """Probabilities of the chosen experts, or what each has of their sum."""
+        weights_TK = softmax(logits_TE).gather(1, ids_TK)
+        return weights_TK / (weights_TK.sum(-1, keepdim=True) + 1e-20) if self.norm_topk_prob else weights_TK
 
     @torch.no_grad()
     def _count(self, ids_TK: Tensor, logits_TE: Tensor) -> Tensor:
@@ -155,14 +157,14 @@ class Small4Router(Mistral4TopkRouter):
         wanted = self.aux_loss_coef or self.z_loss_coef
         return bool(wanted) and self.weight.requires_grad and torch.is_grad_enabled() and self.step_batches > 0
 
-    def _loss(self, logits_TE: Tensor, probs_TE: Tensor, load_E: Tensor) -> Tensor:
+    def _loss(self, logits_TE: Tensor, load_E: Tensor) -> Tensor:
         """This micro-batch's share of the step's losses; the mean over ranks is the global batch's."""
         is_token_T = self.batch.is_token_T
         # Ranks may hold different numbers of tokens: each weighs by its own.
         per_token = self.top_k * self.batch.num_shares / load_E.sum().clamp(min=1)
         loss = logits_TE.new_zeros(())
         if self.aux_loss_coef:
-            mean_E = _sum(probs_TE, is_token_T) * per_token
+            mean_E = _sum(softmax(logits_TE), is_token_T) * per_token
             loss = loss + self.aux_loss_coef * load_balancing_loss(mean_E, self.step_load_E)
         if self.z_loss_coef:
             loss = loss + self.z_loss_coef * _sum(logits_TE.logsumexp(-1).square(), is_token_T) * per_token
@@ -182,6 +184,13 @@ class Small4Router(Mistral4TopkRouter):
         if bias_E is not None and moved_E is not None and moved_E.dtype != torch.float32:
             self._buffers[BIAS] = bias_E.to(moved_E.device)
         return self
+
+
+class LeanRouter(Small4Router):
+    """Small4Router in fewer passes: what a chosen expert has of the sum is the softmax over the chosen alone."""
+
+    def _weights(self, logits_TE: Tensor, ids_TK: Tensor) -> Tensor:
+        return softmax(logits_TE.gather(1, ids_TK)) if self.norm_topk_prob else super()._weights(logits_TE, ids_TK)
 
 
 class _WithLoss(torch.autograd.Function):

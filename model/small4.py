@@ -144,8 +144,9 @@ class _Small4(Mistral4PreTrainedModel):
             _is_token(kwargs.get("attention_mask"), kwargs["inputs_embeds"] if inputs is None else inputs),
             data_parallel_groups(self),
         )
-        for router in routers(cast(Any, self.model)):
-            router.begin(batch, counts=torch.is_grad_enabled())
+        for layer in cast(Any, self.model).layers:
+            for router in routers(layer.mlp.gate) if hasattr(layer.mlp, "gate") else ():
+                router.begin(batch, counts=torch.is_grad_enabled())
 
     def _initialize_missing_keys(self, *args: Any, **kwargs: Any) -> None:
         """A checkpoint of another balance mode holds no bias: start it at zero, transformers leaves it undefined."""

@@ -129,7 +129,7 @@ class SplitLoraExperts(torch.autograd.Function):
             e = group.experts
             x_BDN = group.gather(x_TD, segments).transpose(1, 2)
             hidden_BGN = torch.bmm(gate_up_EGD[e], x_BDN).baddbmm_(b1_EGP[e], torch.bmm(a1_EPD[e], x_BDN))
-            act_BNF = swiglu(hidden_BGN).mul_(group.split(weight_R)[:, None]).transpose(1, 2)
+            act_BNF = swiglu(hidden_BGN)[0].mul_(group.split(weight_R)[:, None]).transpose(1, 2)
             out_BND = torch.bmm(act_BNF, down_EDF[e].transpose(1, 2), out=group.split(out_RD))
             out_BND.baddbmm_(torch.bmm(act_BNF, a2_EPF[e].transpose(1, 2)), b2_EDP[e].transpose(1, 2))
             hidden.append(hidden_BGN)
@@ -147,7 +147,7 @@ class SplitLoraExperts(torch.autograd.Function):
         for group, hidden_BGN in zip(segments.groups, hidden, strict=True):
             e, weight_B1N = group.experts, group.split(weight_R)[:, None]
             x_BND, dout_BND = group.gather(x_TD, segments), group.gather(dout_TD, segments)
-            act_BFN = swiglu(hidden_BGN)
+            act_BFN, silu_BFN = swiglu(hidden_BGN)
             dlow_BPN = torch.bmm(b2_EDP[e].transpose(1, 2), dout_BND.transpose(1, 2))
             dact_BFN = torch.bmm(down_EDF[e].transpose(1, 2), dout_BND.transpose(1, 2))
             dact_BFN.baddbmm_(a2_EPF[e].transpose(1, 2), dlow_BPN)
@@ -155,7 +155,7 @@ class SplitLoraExperts(torch.autograd.Function):
             act_BNF = act_BFN.mul_(weight_B1N).transpose(1, 2)
             da2[e] = torch.bmm(dlow_BPN, act_BNF)
             db2[e] = torch.bmm(dout_BND.transpose(1, 2), torch.bmm(act_BNF, a2_EPF[e].transpose(1, 2)))
-            dhidden_BGN = swiglu_backward(dact_BFN.mul_(weight_B1N), hidden_BGN)
+            dhidden_BGN = swiglu_backward(dact_BFN.mul_(weight_B1N), hidden_BGN, silu_BFN)
             dlow_BPN = torch.bmm(b1_EGP[e].transpose(1, 2), dhidden_BGN)
             da1[e] = torch.bmm(dlow_BPN, x_BND)
             db1[e] = torch.bmm(dhidden_BGN, torch.bmm(x_BND, a1_EPD[e].transpose(1, 2)))

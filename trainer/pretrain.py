@@ -150,9 +150,8 @@ class Pretraining:
         if norm > spec.grad_clip:
             nn.utils.clip_grads_with_norm_([part.mine for part in self._parts], spec.grad_clip, torch.tensor(norm))
         self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
         for part in self._parts:
-            part.whole.grad = None
+            part.whole.grad = part.mine.grad = None
         for router in self._routers:
             router.end_step()
         self._state.losses.append(loss)

@@ -60,6 +60,19 @@ def test_outside_of_training_a_model_computes_as_before() -> None:
     assert [type(module) for module in model.modules()] == modules
 
 
+def test_asked_for_more_than_the_last_hidden_states_a_lean_model_answers_as_transformers_does() -> None:
+    model = build(PRESETS["nano"], seed=0)
+    padding = torch.ones(4, 97, dtype=torch.bool)
+    padding[1, :9] = False
+    asked = {"output_hidden_states": True, "output_router_logits": True, "attention_mask": padding, "use_cache": False}
+    theirs = model(TOKENS, **asked)
+    with choose(model, CPU, "float32").applied(model):
+        ours = model(TOKENS, **asked)
+    assert len(ours.hidden_states) == len(theirs.hidden_states) == 3
+    torch.testing.assert_close(ours.router_logits, theirs.router_logits, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(ours.logits[padding], theirs.logits[padding], atol=1e-5, rtol=1e-4)
+
+
 def test_bfloat16_is_chosen_where_the_cpu_multiplies_it_and_nobody_asked_for_float32() -> None:
     model = build(PRESETS["nano"], seed=0)
     assert choose(model, CPU, "auto").products == ("bfloat16" if multiplies_bfloat16() else "float32")
