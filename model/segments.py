@@ -42,7 +42,7 @@ class Group:
 
     def split(self, rows: Tensor) -> Tensor:
         """(R, …) -> (B, N, …), a view."""
-        return rows[self.rows].unflatten(0, (self.size, -1))
+        return rows[self.rows].view(self.size, -1, *rows.shape[1:])
 
     def gather(self, x_TD: Tensor, segments: "Segments") -> Tensor:
         """Tokens of the group's rows, (B, N, D)."""

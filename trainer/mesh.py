@@ -139,12 +139,12 @@ class Mesh:
 
     def total_norm(self, parts: Iterable[Part]) -> Tensor:
         """Norm of the whole gradient; on every rank the square of it that `sum` would add up to the whole's."""
-        grads: dict[int, list[Tensor]] = defaultdict(list)
-        for part in parts:
-            if part.mine.grad is not None:
-                grads[self._copies(part.whole)].append(part.mine.grad)
+        found = [(part, part.mine.grad) for part in parts if part.mine.grad is not None]
         if self.is_alone:
-            return nn.utils.get_total_norm(grads[1])
+            return nn.utils.get_total_norm([grad for _, grad in found])
+        grads: dict[int, list[Tensor]] = defaultdict(list)
+        for part, grad in found:
+            grads[self._copies(part.whole)].append(grad)
         return torch.stack([nn.utils.get_total_norm(each).square() / copies for copies, each in grads.items()]).sum()
 
     def agree(self, loss: Tensor, norm: Tensor, *wishes: bool) -> tuple[float, float, list[bool]]:

@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from nightsmith.model import arithmetic
 from nightsmith.model.files import weights_digest
+from nightsmith.model.head import cross_entropy
 from nightsmith.model.health import Recent, worst
 from nightsmith.model.load import load, load_weights
 from nightsmith.model.presets import BOS
@@ -228,8 +228,7 @@ def next_token_loss(model: Any, batch_BL: Tensor, *, separate_documents: bool = 
     """
     inputs_BL = batch_BL[:, :-1]
     mask_B1LL = visible_keys(inputs_BL) if separate_documents else None
-    logits_BLV = model(input_ids=inputs_BL, attention_mask=mask_B1LL, use_cache=False).logits
-    return F.cross_entropy(logits_BLV.float().flatten(0, 1), batch_BL[:, 1:].flatten())
+    return cross_entropy(model, inputs_BL, batch_BL[:, 1:], mask_B1LL)
 
 
 def visible_keys(tokens_BL: Tensor) -> Tensor:

@@ -2,10 +2,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from nightsmith.model.arithmetic import Arithmetic, choose, multiplies_bfloat16
+from nightsmith.model.head import cross_entropy
 from nightsmith.model.health import take_health
 from nightsmith.model.presets import PRESETS
 from nightsmith.model.small4 import build
@@ -20,8 +20,7 @@ def gradients(arithmetic: Arithmetic, model: Any) -> tuple[dict[str, torch.Tenso
     model.train().zero_grad()
     with arithmetic.applied(model):
         with arithmetic.autocast():
-            logits = model(TOKENS[:, :-1], use_cache=False).logits
-            loss = F.cross_entropy(logits.float().flatten(0, 1), TOKENS[:, 1:].flatten())
+            loss = cross_entropy(model, TOKENS[:, :-1], TOKENS[:, 1:])
         loss.backward()
     return {name: weight.grad.clone() for name, weight in model.named_parameters()}, take_health(model)
 
