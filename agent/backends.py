@@ -13,7 +13,7 @@ from typing import Any, cast
 import httpx
 
 from nightsmith.agent.chat_format import BrokenOff, Completion, Message, Style, completion, request, streamed
-from nightsmith.model.planner_server import ADAPTER, LOGIT_BIAS, ensure
+from nightsmith.model.planner_server import ADAPTER, ensure
 from nightsmith.model.pull import PlannerUnavailable
 from nightsmith.record.errors import NightsmithError
 
@@ -72,8 +72,6 @@ class ChatBackend:
         """
         limits: dict[str, Any] = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
         body = request(messages, schema, self.style, **limits)
-        if self.url is None and self.adapter == ADAPTER:
-            body["logit_bias"] = [list(pair) for pair in LOGIT_BIAS]
         started = time.monotonic()
         answer = await self._ask(body)
         return completion(answer, self.style, time.monotonic() - started)

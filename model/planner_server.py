@@ -22,9 +22,6 @@ from nightsmith.record.offline import child_environment
 
 ADAPTER = Path(__file__).resolve().parent / "planner" / "adapter.gguf"
 """The adapter that ships with the package; SOURCE.md beside it says how it was trained."""
-LOGIT_BIAS: tuple[tuple[int, float], ...] = ((9189, -1.1),)
-"""Token -> what is added to its logit with this adapter. 9189 begins `blocked`: of the goals that the adapter saw last
-3 in 10 were blocked, of those that people have 1 in 8 is taken to be. ln(0.125 / 0.875) - ln(0.3 / 0.7)."""
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,6 @@ def test_the_schema_the_token_and_the_model_reach_the_server():
     assert request["body"]["messages"] == GOAL
     assert request["body"]["response_format"]["json_schema"]["schema"] == SCHEMA
     assert (request["body"]["temperature"], request["body"]["seed"], request["body"]["max_tokens"]) == (0.5, 3, 60)
-    assert "logit_bias" not in request["body"]  # belongs to the embedded planner's own adapter
 
 
 def test_an_answer_cut_at_max_tokens_says_so():
