@@ -3,8 +3,8 @@
     {"s": "read", "L0": "model", "L1": "train", "L2": "want", "do": "train", "how": ["sft"],
      "want": [{"m": "exact_match", "op": ">="}], "ask": []}
 
-A small model that is to say what each literal is forgets none and uses none twice; where it wrote specs with ids in
-them, it did both. `labelled` and `unlabelled` turn the wire form (`agent/wire.py`) into an answer and back.
+A small model that wrote specs with ids in them forgot literals and used some twice; one that is to say what each is
+does neither. `labelled` and `unlabelled` turn the wire form (`agent/wire.py`) into an answer and back.
 """
 
 from collections.abc import Iterable, Iterator
@@ -17,8 +17,6 @@ from nightsmith.agent.literals import Candidate
 from nightsmith.agent.wire_error import WireError
 
 Wire = dict[str, Any]
-Place = tuple[str | int, ...]
-"""Where a literal stands in the wire form: keys, and positions in lists."""
 
 NOTHING = "-"
 """Label of a literal that the goal only mentions."""
