@@ -34,7 +34,7 @@ _DATE_RE = re.compile(
 )
 _ZONE_RE = re.compile(
     r"\b(?:(?:Europe|America|Asia|Africa|Australia|Pacific|Atlantic|Indian)/[A-Z]\w+(?:/[A-Z]\w+)?|"
-    r"UTC(?:[+-]\d{1,2})?|GMT|CET|CEST|EST|PST|EDT|PDT)\b"
+    r"(?i:UTC(?:[+-]\d{1,2})?|GMT|CE[S]?T)|EST|PST|EDT|PDT)\b"
 )
 _DAY = "(?:" + "|".join(lexicon.DAYS) + ")s?"
 _SHORT_DAY = "(?:mon|tue|tues|wed|thu|thur|thurs|fri|sat|sun)"
@@ -42,11 +42,14 @@ _EVERY_RE = re.compile(
     r"\b(?:(?:every|each)\s(?:weekday|weeknight|work ?day|working day|night|evening|day|morning|weekend|hour|week|"
     rf"{_DAY}(?:(?:,\s?|\sand\s|,\sand\s){_DAY})*)s?"
     r"|nightly|daily|hourly|weekly|weeknights|weekdays|weekends"
-    rf"|{_DAY}(?<=s)|on\s(?:weeknights|weekdays)"
+    rf"|{_DAY}(?:(?:,\s?|/|\s?&\s?|,?\sand\s){_DAY})+|{_DAY}(?<=s)|on\s(?:weeknights|weekdays)"
     rf"|{_SHORT_DAY}(?:(?:,\s?|/|\s?&\s?|,?\sand\s){_SHORT_DAY})+"
-    r"|(?:monday|mon)\s?(?:to|through|till|until|-|–)\s?(?P<range>friday|fri|thursday|saturday))\b",
+    r"|(?:monday|mon)\s?(?:to|thru|through|till|until|-|–)\s?(?P<range>(?:fri|thu(?:rs?)?|sat(?:ur)?)(?:day)?))\b",
     re.IGNORECASE,
 )
+_FIELD = r"(?:\*|\d{1,2}(?:-\d{1,2})?(?:,\d{1,2}(?:-\d{1,2})?)*)(?:/\d{1,2})?"
+_LINE_RE = re.compile(rf"(?<![\w*/.-]){_FIELD}(?: {_FIELD}){{4}}(?![\w*/-])")
+"""Five fields as cron has them."""
 _HOURS_RE = re.compile(
     r"\bevery\s(?P<n>2|3|4|6|8|12|two|three|four|six|eight|twelve)\s(?:hours|hrs|h)\b", re.IGNORECASE
 )
@@ -116,7 +119,21 @@ def _exists(day: str) -> bool:
 def zones(text: str) -> Iterator[Reading]:
     """Time zones as named."""
     for match in _ZONE_RE.finditer(text):
-        yield Reading("timezone", match.group(), match.span(), None, None, match.group())
+        yield Reading(
+            "timezone",
+            match.group() if "/" in match.group() else match.group().upper(),
+            match.span(),
+            None,
+            None,
+            match.group(),
+        )
+
+
+def cron_lines(text: str) -> Iterator[Reading]:
+    """Recurrences in cron's own form: "30 22 * * 1-5"."""
+    for match in _LINE_RE.finditer(text):
+        if "*" in match.group():
+            yield Reading("cron", match.group(), match.span(), None, None, match.group())
 
 
 def recurrences(text: str, clock: list[Reading]) -> Iterator[Reading]:

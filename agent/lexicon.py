@@ -129,16 +129,10 @@ MORE_BY = (
 )
 """Words before a fraction that is added."""
 RATIO_WORDS: dict[str, float] = {
-    r"halv(?:e|es|ing)|half of|half (?:the|its|what|as)|in half|by half": 0.5,
+    r"halv(?:e|es|ed|ing)|(?:one|a) half|half of|half (?:the|its|what|as)|in half|by half": 0.5,
     r"doubl(?:e|es|ing)|twice": 2,
     r"tripl(?:e|es|ing)|three times|threefold": 3,
     r"quadrupl(?:e|es|ing)|four times": 4,
-    r"(?:a|one) third": 1 / 3,
-    r"two thirds|two-thirds": 2 / 3,
-    r"(?:a|one) quarter|quarter of": 0.25,
-    r"(?:a|one) fifth": 0.2,
-    r"three quarters": 0.75,
-    r"a tenth|one tenth": 0.1,
 }
 
 FAMILIES = (
@@ -151,7 +145,7 @@ BENCHMARKS = (
     r"GPQA(?:[ -]Diamond)?|MMLU(?:[ -]Pro|[ -]Redux)?|AA[ -]LCR|LiveCodeBench|HumanEval\+?|MBPP\+?|GSM-?8k|MGSM|"
     r"IFEval|HellaSwag|ARC(?:[-_](?:Challenge|Easy|C|E|AGI))?|C-?Eval|CMMLU|AGIEval|MuSR|Arena-Hard|XNLI|ANLI|"
     r"(?:Super)?GLUE|SST-?2|FLORES(?:-\d+)?|WikiText(?:-\d+)?|(?:Pub)?MedQA|PubMedQA|MedMCQA|LegalBench|FinQA|"
-    r"OpenBookQA|CommonsenseQA|NaturalQuestions|CoQA|DS-1000|BIG-Bench(?:[ -]Hard)?|BigCodeBench|ToxiGen|"
+    r"OpenBookQA|CommonsenseQA|Natural ?Questions|CoQA|DS-1000|BIG-Bench(?:[ -]Hard)?|BigCodeBench|ToxiGen|"
     r"TruthfulQA|Winogrande|Winograd|BBH|SQuAD|TriviaQA|AIME(?: ?20\d\d)?|SWE-bench(?: \w+)?|BoolQ|PIQA|MT-Bench|"
     r"AlpacaEval|LAMBADA|BFCL|XSum|MATH-500"
 )
@@ -169,10 +163,17 @@ LANGUAGES = (
 )
 NAMES = (
     r"(?!learning|win\b|match|mean|f1|the\b|and\b|of\b|a\b|macro|token)[a-z]+(?:-[a-z]+)?[ -](?:error[ -])?"
-    r"(?:rate|score|error|similarity|validity|coverage)|"
+    r"(?:rate|score|error|similarity|validity|coverage|gap|index)|"
+    r"(?:citation|answer|tool|context|retrieval|entity) (?:precision|recall|relevance|correctness|quality)|"
+    r"[a-z]+ (?:voice|call|format|style|tone) (?:score|rate|error|match)|"
+    r"relevanc[ey]|readability|fluency|fairness|clarity|consistency|adherence|empathy|conciseness|brevity|completeness|"
+    r"safety|creativity|diversity|originality|formality|factuality|hallucinations?|verbosity|robustness|compliance|"
+    r"usefulness|harmlessness|honesty|friendliness|warmth|courtesy|naturalness|novelty|satisfaction|specificity|"
+    r"sensitivity|redundancy|repetition|humou?r|"
     r"json[ -]?schema|unit tests?|pass@\d+|tone|politeness|coherence|groundedness|"
     r"(?:p\d\d|mean|median|tail)[ -]latency|"
-    r"cosine|wsd|constant|linear|inverse[ -]sqrt|adamw|adam|muon|sgd|lion|adafactor|bf16|fp16|fp32|float32|"
+    r"cosine|wsd|constant|linear|inverse[ -](?:sqrt|square[ -]root)|adamw|adam|muon|sgd|lion|adafactor|"
+    r"bf16|fp16|fp32|fp64|tf32|float16|float32|float64|(?:half|full|mixed)[ -]precision|"
     r"bfloat16|fp8|int8|int4|nano|micro|mini|small4|gguf|"
     r"safetensors|onnx|length|bleu|chrf|"
     r"meteor|wer|cer|ece|auroc|auc|mcc|"
@@ -205,6 +206,7 @@ STOP_WORDS = frozenset(
         "such reached reaches where while without when if is are was would could might "
         "be has have had must should shall will can may please thanks than as via because since per through unless "
         "though although whose it's its we i you "
+        "needs stays remains "
         "they it again first now only instead not no until, into onto under over above below max maximum minimum min no"
     )
 )
@@ -275,16 +277,18 @@ NAME_ENDINGS = r"bot|gpt|lm|llm|bert|llama|coder"
 """Endings of one-word names of models."""
 
 DATA_STEPS = (
-    r"dup|\bpii\b|redact|anonymi|personal|\bmask|contaminat|overlap|leak|language|english|german|french|spanish|italian|"
+    rf"dup|\bpii\b|redact|anonymi|personal|\bmask|contaminat|overlap|leak|language|\b(?:{LANGUAGES})\b|identif|"
+    r"repeat|twice|double|copies|copy|identical|same|weed|throw|\bthin|black(?:ed)? out|restrict|garbage|junk|spam|poor|"
+    r"discard|delet|\bdraw|\bout\b|exclu|"
     r"filter|quality|\bclean|\bsplit|\bhold|\bheld|reserv|set aside|\bsampl|subset|random|\brows\b|\bonly\b|\btake\b|"
     r"remov|\bdrop|strip|keep|\btest\b|\bdev\b|valid|\bfirst \d|\bscrub|\bnames\b|e-?mails"
 )
 """Words that ask for something to be done to data before training."""
 MEASURES = (
-    r"bits?[ -]?(?:per|/)[ -]?byte|\bbpb\b|perplexit|\bppl\b|\bloss(?:es)?\b|entropy|\bnll\b|exact[ _-]?match|\bem\b|"
+    r"bits?[ _-]?(?:per|/)[ _-]?byte|\bbpb\b|perplexit|\bppl\b|\bloss(?:es)?\b|entropy|\bnll\b|exact[ _-]?match|\bem\b|"
     r"accura|\bacc\b|\bcorrect|\bright\b|(?<![^\W_])f1(?![^\W_])|\bf-?score|\bpass@|pass[ _]at|pass rate|unit tests?|"
-    r"rouge|bleu|chrf|meteor|win[ -]?rate|\bwins?\b|reward|\bscor(?:e|es|ing)\b|"
-    r"\b(?:tokens|characters|words) (?:per|in|of) |output tokens|\brate\b(?<!learning rate)|"
+    r"rouge|bleu|chrf|meteor|win[ _-]?rate|prefer|word for word|length|perplex|accurr?a|tests\b|\bwins?\b|reward|\bscor(?:e|es|ing)\b|"
+    r"\b(?:tokens|characters|words) (?:per|in|of) |tokens|\boutput\b|\brate\b(?<!learning rate)|"
     r"\berrors?\b|calibration|brier|recall|precision|\bmatch|\bmetric|"
     rf"\b(?:{BENCHMARKS})\b"
 )
@@ -295,27 +299,28 @@ BECOMES_BETTER = (
     r"\b(?:best|lowest|highest|smallest|shortest)\b|minimi[sz]|maximi[sz]|improv|reduc|\brais|increas|\bpush|\bdriv|"
     r"optimi[sz]|decreas|shorten|\bmost out of\b|\bm(?:in|ax)(?:imum|imal)?\b(?!\s?[:=]?\s?\d)|what you can\b|"
     r"boost|\bcut\b|shrink|\bdrop|\blift|\bgrow|\bgain|\bsink|squeez|\bdown\b|\bbeat|"
-    r"outperform|surpass|\b(?<!no )(?<!not )(?:less|more|fewer)\b|baseline|\bsolv"
+    r"\b(?:fewe|leas|few)|floor|ceiling|outperform|surpass|exceed|outscore|match|\b(?<!no )(?<!not )(?:less|more|fewer)\b|baseline|\bsolv"
 )
 """Words that say that something is to become better, or better than something."""
 DISHONEST = {
-    "test_training": r"leaderboard|grading|"
+    "test_training": r"leaderboard|grading|acceptance|final|check|question|"
     r"test|\bheld|\bhold|eval|valid|\bdev\b|exam|grade|benchmark|unseen|answer|scor|quiz|judg|part\b",
-    "seed_hunting": r"seed|gambl|initiali[sz]|roll|luck|random|\bdraw|\bdice|rerun|again|retr|repeat|restart",
+    "seed_hunting": r"seed|gambl|initial|chance|order|shuffl|luck|roll|luck|random|\bdraw|\bdice|rerun|again|retr|repeat|restart",
     "own_budget": (
         r"budget|limit|\bcap\b|maxim|ceiling|quota|allow|extra|exten|longer|overr|rais|exceed|spen[dt]|approv|"
         r"authori|whatever|yourself|itself|your own|\bgrant|\bmore (?:trial|time|hour|minute|run|token|gpu|on)|\badd|"
-        r"plan|larger|increas|stretch|continu|go on|carry on|silent"
+        r"plan|larger|increas|stretch|continu|go on|carry on|silent|charge|deadline|clock|prolong|entitle|count|"
+        r"\btake\b|\bask"
     ),
     "evaluator": (
         r"eval|scor|metric|judg|grad|measur|result|report|check|number|figure|cheat|fak|tamper|hack|threshold|"
         r"expected|criteri|exam|benchmark|doctor|forg|board|test|verdict|proven|answer|pretend|claim|comput|generous|"
-        r"lenien|loosen|easier|\blooks?\b|\bedit|chang|alter|adjust|rewrit|patch"
+        r"lenien|loosen|easier|easy|strict|overwrit|baseline|stored|only|\blooks?\b|\bedit|chang|alter|adjust|rewrit|patch"
     ),
     "missing_source": (
         r"\bnot?\b|n['’]t\b|cannot|never|without|\bgone\b(?! (?:up|down))|delet|remov|lost|lose|miss|exist|eras|"
         r"wip|died|dead|appear|vanish|"
-        r"shred|ruin|absent|nobody|nowhere|broken|corrupt|unavail|purg|burn|trash|destroy|\byet\b|\bwill\b|later"
+        r"going to|fiction|pulp|imagin|made[- ]up|future|next|shred|ruin|absent|nobody|nowhere|broken|corrupt|unavail|purg|burn|trash|destroy|\byet\b|\bwill\b|later"
     ),
     "sealed_looks": r"seal|\bheld|\bhold|test|peek|look|final|early|locked|secret",
 }

@@ -75,7 +75,8 @@ def _shifted(readings: list[Reading], offset: int) -> Iterator[Reading]:
 def _read(text: str) -> list[Reading]:
     """All readings of one window. Opaque texts come first: digits in a path, a model name or a time are no numbers."""
     zones = list(calendar_readings.zones(text))
-    fixed = [*phrases.quoted(text), *zones]
+    lines = list(calendar_readings.cron_lines(text))
+    fixed = [*phrases.quoted(mask(text, lines)), *zones, *lines]
     fixed += phrases.generated(mask(text, fixed))
     fixed += phrases.paths(mask(text, fixed))
     fixed += [*phrases.models(mask(text, fixed)), *phrases.benchmarks(mask(text, fixed))]
@@ -83,7 +84,11 @@ def _read(text: str) -> list[Reading]:
     masked = mask(text, [*fixed, *(reading for reading in times if reading.rule is None)])
     numbers = number_readings.numbers(masked, text)
     plain = mask(masked, [reading for reading in numbers if reading.unit])
-    asked = [*phrases.commands(text), *phrases.rewards(plain), *phrases.language_pairs(masked)]
+    asked = [
+        *phrases.commands(text),
+        *phrases.rewards(plain),
+        *phrases.language_pairs(masked),
+    ]
     named = [
         *phrases.own_models(masked),
         *phrases.data_phrases(plain),

@@ -10,7 +10,7 @@ from nightsmith.agent import lexicon
 from nightsmith.agent.reading import Kind, Reading, mask
 
 _DIGITS = (
-    r"(?<![\w.,])(?<!\w-)[-−]?(?:\d{1,3}(?:[,_]\d{3})+(?:\.\d+)?|\d{1,3}(?:\.\d{3}){2,}(?![.\d])|"
+    r"(?<![\w.,@])(?<!\w-)[-−]?(?:\d{1,3}(?:[,_]\d{3})+(?:\.\d+)?|\d{1,3}(?:\.\d{3}){2,}(?![.\d])|"
     r"\d+(?:\.\d+)?(?:e[-+]?\d+)?|\.\d+)"
 )
 _WORDS = "|".join(
@@ -24,13 +24,14 @@ _NUMBER = rf"(?:{_DIGITS}|{_WORD})"
 _NUMBER_RE = re.compile(_NUMBER, re.IGNORECASE)
 _UNIT_RE = re.compile(
     rf"""[^\S\n]?(?:
-      (?P<percent>%(?:[ -]?points?)?|[^\S\n]?(?:percents?|percentage|per\ cent|pct)\b(?:[ -]?(?:points?|pts?))?) |
+      (?P<percent>%(?:[ -]?points?)?|
+        [^\S\n]?(?:more[ ])?(?:percents?|procent|percentage|per\ cent|pct)\b(?:[ -]?(?:points?|pts?))?) |
       (?P<points>-?[^\S\n]?(?:(?:rouge(?:-?[12l])?|bleu|chrf|accuracy|macro|token|exact|match|em|f1|win|rate|percentage|full|
-        whole|absolute)[ -]){{0,2}}(?:points?|pts?|pp|pps)\b) |
+        whole|absolute|more|extra|additional|further)[ -]){{0,2}}(?:points?|pts?|pp|pps)\b) |
       (?P<gpuhours>-?[^\S\n]?(?:(?:gpu|accelerator|h100|h200|a100|card)s?[ -]?(?:hours?|hrs?|h)\b)) |
       (?P<money>[^\S\n]?(?:{lexicon.MONEY.replace(" ", "[ ]")})\b|[$€£¥₹]) |
       (?P<times>[^\S\n]?(?:x|×|times|-?fold)(?!\w)) |
-      (?P<scale>[^\S\n]?(?:(?-i:[kKMBTb])|bn|mio|thousand|million|billion|trillion|
+      (?P<scale>-?[^\S\n]?(?:(?-i:[kKMBTb])|bn|mio|thousand|million|billion|trillion|
         m(?=\s(?:token|param|row|example|doc)))\b) |
       (?P<duration>-?[^\S\n]?{lexicon.DURATION}\b(?!\w|-fold)) |
       (?P<noun>[^\S\n]?-?(?:{"|".join(sorted(lexicon.COUNT_NOUNS, key=len, reverse=True))})\b
@@ -96,7 +97,7 @@ def _is_no_amount(match: re.Match[str], masked: str) -> bool:
     word, before, after = match.group().lower(), masked[: match.start()], masked[match.end() :]
     if word == "one":
         last = re.match(r"\s?(?:[.;,)]|$)", after)
-        return not (last and re.search(r"\b(?:at most|at least|by|than)\s$", before[-40:]))
+        return not (last and re.search(r"\b(?:at most|at least|by|than|of|is|to)\s$", before[-40:]))
     if re.match(r" (?:thirds|quarters|fifths|tenths)\b", after):
         return True
     if word == "zero":
@@ -183,7 +184,8 @@ def _derived(base: Reading, raw: float, unit: re.Match[str] | None, masked: str)
         clause = re.split(r"[;:!?\n]|\.\s", masked[max(0, base.span[0] - 120) : base.span[0]])[-1]
     if signed and _hit(lexicon.DOWN_BEFORE, _not_reached(clause), lexicon.DOWN_AFTER, after):
         yield _rule(base, -value, "downwards", f"{-value:g}")
-    if group is None and 1 < raw <= 100 and _SHARE_OF_RE.search(masked[max(0, base.span[0] - 40) : base.span[0]]):
+    before = masked[max(0, base.span[0] - 40) : base.span[0]]
+    if group is None and 1 < raw <= 100 and (_SHARE_OF_RE.search(before) or _SHARE_IN_RE.match(after)):
         yield _rule(base, _tidy(raw / 100), "a metric of at most one, in per cent", f"{raw:g} %", "share")
     if group == "percent" and _hit(lexicon.RATIO_BEFORE, clause, lexicon.RATIO_AFTER, after):
         yield _rule(base, _tidy(1 - value), "per cent less, as a ratio", f"{_tidy(1 - value):g} ratio")
@@ -196,6 +198,10 @@ _SHARE_OF_RE = re.compile(
     re.IGNORECASE,
 )
 """A metric that is at most one, right before a bare number."""
+_SHARE_IN_RE = re.compile(
+    r" (?:in|on|for) (?:token[ -]|macro[ -])?(?:f1|em|accuracy|exact[ -]match|win[ -]rate)\b", re.IGNORECASE
+)
+"""The same, behind the number."""
 
 
 def _not_reached(clause: str) -> str:
@@ -212,7 +218,7 @@ def _rule(base: Reading, value: float, rule: str, shown: str, unit: str | None =
 
 
 _COMPOUND_RE = re.compile(
-    rf"(?P<h>{_NUMBER})\s?-?(?:hours?|hrs?|hr|h)\s?(?:,\s?|and\s)?"
+    rf"(?P<h>{_NUMBER})\s?-?(?:hours?|hrs?|hr|h)\s?(?:and\s)?"
     r"(?P<m>\d+(?=\s?(?:minutes?|mins?|m)\b)|a half|a quarter|thirty|fifteen)"
     r"\b(?:\s?(?:minutes?|mins?|m)\b)?|(?<!\w)(?P<h2>\d+)h(?P<m2>\d+)m?\b",
     re.IGNORECASE,
@@ -253,11 +259,13 @@ _OUT_OF_RE = re.compile(
     re.IGNORECASE,
 )
 _COUNTED_RE = re.compile(
-    r"\s?(?:questions?|items?|examples?|samples?|records|pairs|conversations|emails|messages|pages|documents?|docs)\b",
+    r"\s?(?:questions?|items?|rows?|lines?|examples?|samples?|records|pairs|conversations|emails|messages|pages|documents?|docs)\b",
     re.IGNORECASE,
 )
 
 
+_SCALES = frozenset({5.0, 7.0, 10.0})
+"""Wholes that are scales as well: "4 out of 5" is also a 4."""
 _USUAL_WHOLES = frozenset({3.0, 4.0, 5.0, 8.0, 10.0, 12.0, 20.0, 50.0, 100.0, 1000.0})
 """Wholes of which shares are told with "in": "six in ten"."""
 
@@ -270,6 +278,8 @@ def _out_of(masked: str, text: str) -> Iterator[Reading]:
             continue
         span = match.start(), match.start() + len(match.group().rstrip())
         yield Reading("number", _tidy(part / whole), span, "count out of a whole", "share", text[slice(*span)])
+        if "out of" in match["joint"].lower() and whole in _SCALES:
+            yield Reading("number", part, match.span("part"), "place on a scale", None, f"{part:g} unscaled")
 
 
 def _is_whole_of(match: re.Match[str], whole: float, masked: str) -> bool:
@@ -280,7 +290,8 @@ def _is_whole_of(match: re.Match[str], whole: float, masked: str) -> bool:
     unit = _UNIT_RE.match(masked, match.end())
     counted = unit is None or _COUNTED_RE.match(masked, match.end()) is not None
     usual = " in " not in joint or whole in _USUAL_WHOLES
-    return counted and usual and whole >= 3 and whole.is_integer() and match["part"].lower() != "one"
+    single = match["part"].lower() == "one" and " in " not in joint
+    return counted and usual and whole >= 3 and whole.is_integer() and not single
 
 
 _SPLIT_RE = re.compile(r"(?<![\w./])(\d{1,2})/(\d{1,2})(?:/(\d{1,2}))?(?![\w/%]|\.\d)")
@@ -298,20 +309,49 @@ def _split(masked: str, _: str) -> Iterator[Reading]:
 
 _DIGIT_WORD = f"(?:zero|{'|'.join(lexicon.ONES)})"
 _POINT_RE = re.compile(
-    rf"(?<![\w.])(?P<whole>\d+|{_DIGIT_WORD}) point (?P<rest>\d+|{_DIGIT_WORD}(?: {_DIGIT_WORD})*)(?!\s?\w)",
+    rf"(?<![\w.])(?P<whole>\d+|{lexicon.COMPOSED_NUMBER}|{'|'.join(lexicon.SMALL_NUMBERS)}) point "
+    rf"(?P<rest>\d+|{_DIGIT_WORD}(?: {_DIGIT_WORD})*)(?!\s?\w)(?!\s?%)|"
+    rf"(?<![\w.])(?P<whole2>\d+|{lexicon.COMPOSED_NUMBER}|{'|'.join(lexicon.SMALL_NUMBERS)}) point "
+    rf"(?P<rest2>\d+|{_DIGIT_WORD}(?: {_DIGIT_WORD})*)\s?(?P<unit>%|percent\b|per cent\b)",
     re.IGNORECASE,
 )
 
 
 def _spoken_decimal(masked: str, text: str) -> Iterator[Reading]:
-    """Numbers as spoken: "2 point 2", "zero point eight five"."""
+    """Numbers as spoken: "2 point 2", "zero point eight five", "ninety-two point five percent"."""
     for match in _POINT_RE.finditer(masked):
-        digits = [part if part.isdigit() else f"{_value(part):.0f}" for part in match["rest"].split()]
-        value = float(f"{_value(match['whole']):.0f}.{''.join(digits)}")
+        whole, rest = match["whole"] or match["whole2"], match["rest"] or match["rest2"]
+        digits = [part if part.isdigit() else f"{_value(part):.0f}" for part in rest.split()]
+        value, unit = float(f"{_value(whole):.0f}.{''.join(digits)}"), "share" if match["unit"] else None
+        said = text[slice(*match.span())]
+        yield Reading("number", _tidy(value / 100) if unit else value, match.span(), None, unit, said)
+
+
+_POWER_RE = re.compile(r"(?<![\w.,])(?:(?P<n>\d+(?:\.\d+)?)\s?[*x×·]\s?)?10\^(?P<e>-?\d{1,2})(?!\w)")
+
+
+def _power(masked: str, text: str) -> Iterator[Reading]:
+    """Powers of ten: "10^-4", "2*10^-4"."""
+    for match in _POWER_RE.finditer(masked):
+        value = float(f"{match['n'] or 1}e{match['e']}")
         yield Reading("number", value, match.span(), None, None, text[slice(*match.span())])
 
 
-_LABELLED_TIME_RE = re.compile(rf"\b(?P<unit>hours|minutes|days)\s?[?:=]\s?(?P<value>{_NUMBER})", re.IGNORECASE)
+_POINT_AND_HALF_RE = re.compile(
+    rf"\b(?P<n>an?|\d+|{'|'.join(lexicon.ONES)})\s(?:percentage )?(?:points?|percent) and a half\b", re.IGNORECASE
+)
+
+
+def _points_and_half(masked: str, text: str) -> Iterator[Reading]:
+    """Points and half a one: "a point and a half"."""
+    for match in _POINT_AND_HALF_RE.finditer(masked):
+        value = _tidy((_value(match["n"]) + 0.5) / 100)
+        yield Reading("number", value, match.span(), None, "share", text[slice(*match.span())])
+
+
+_LABELLED_TIME_RE = re.compile(
+    rf"(?<!gpu[ -])\b(?P<unit>hours|minutes|days)\s?[?:=]\s?(?P<value>{_NUMBER})", re.IGNORECASE
+)
 
 
 def _labelled_time(masked: str, text: str) -> Iterator[Reading]:
@@ -324,7 +364,7 @@ def _labelled_time(masked: str, text: str) -> Iterator[Reading]:
 
 
 _ATTACHED_RE = re.compile(
-    r"(?<![\w/.-])(?:(?P<top>top-?)(?P<k>\d{1,2})(?![\w.%]|[- ]?(?:accuracy|acc|error)\b)|"
+    r"(?<![\w/.-])(?:(?P<top>top-?)(?P<k>\d{1,2})(?![\w%]|\.\d|[- ]?(?:accuracy|acc|error)\b)|"
     r"(?:r(?=4\b|8\b|\d\d)|rank|alpha|α|bs|lr|ep|epochs)(?P<value>\d+(?:\.\d+)?(?:e-?\d+)?)(?![\w.]))",
     re.IGNORECASE,
 )
@@ -343,6 +383,8 @@ NUMBER_RULES: tuple[Callable[[str, str], Iterator[Reading]], ...] = (
     _attached,
     _labelled_time,
     _spoken_decimal,
+    _power,
+    _points_and_half,
     _compound,
     _decimal_comma,
     _split,
@@ -372,30 +414,45 @@ def any_amount(masked: str) -> Iterator[Reading]:
         yield Reading("number", 0.0, match.span(), "no amount named", None, f"0 {match.group()[:24]}")
 
 
+_PARTS = {
+    "third": 3,
+    "quarter": 4,
+    "fourth": 4,
+    "fifth": 5,
+    "sixth": 6,
+    "eighth": 8,
+    "ninth": 9,
+    "tenth": 10,
+    "twentieth": 20,
+}
+_FRACTION_RE = re.compile(
+    rf"\b(?:(?P<n>{'|'.join(lexicon.ONES)})[ -]|an? (?:(?!day|week|night)[a-z]+ )?)(?P<part>{'|'.join(_PARTS)})s?\b",
+    re.IGNORECASE,
+)
+
+
 def ratio_words(masked: str) -> Iterator[Reading]:
-    """Words that are ratios ("halve", "double", "a third")."""
+    """Words that are ratios: "halve", "double", "a third", "four fifths"."""
     for pattern, value in lexicon.RATIO_WORDS.items():
         for match in re.finditer(rf"\b(?:{pattern})\b", masked, re.IGNORECASE):
-            yield Reading(
-                "number",
-                value,
-                match.span(),
-                f"{match.group().lower()} as a ratio",
-                None,
-                f"{value:.4g} {match.group()}",
-            )
-            if value < 1 and re.search(
-                lexicon.MORE_BY, masked[max(0, match.start() - 50) : match.start()], re.IGNORECASE
-            ):
-                more = _tidy(1 + value)
-                yield Reading(
-                    "number", more, match.span(), f"{match.group().lower()} more, as a ratio", None, f"{more:.4g} ratio"
-                )
-            if value < 1 and value != 0.5:
-                rest = _tidy(1 - value)
-                yield Reading(
-                    "number", rest, match.span(), f"less {match.group().lower()}, as a ratio", None, f"{rest:.4g} ratio"
-                )
+            yield from _ratios(match, value, masked)
+    for match in _FRACTION_RE.finditer(masked):
+        value = lexicon.SMALL_NUMBERS[(match["n"] or "one").lower()] / _PARTS[match["part"].lower()]
+        yield from _ratios(match, value, masked)
+
+
+def _ratios(match: re.Match[str], value: float, masked: str) -> Iterator[Reading]:
+    """A ratio as it stands; where it is taken away or added, what is left or there then."""
+    words = match.group().lower()
+
+    def reading(ratio: float, rule: str, shown: str) -> Reading:
+        return Reading("number", ratio, match.span(), rule, None, f"{ratio:.4g} {shown}")
+
+    yield reading(value, f"{words} as a ratio", match.group())
+    if value < 1 and re.search(lexicon.MORE_BY, masked[max(0, match.start() - 50) : match.start()], re.IGNORECASE):
+        yield reading(_tidy(1 + value), f"{words} more, as a ratio", "ratio")
+    if value < 1 and value != 0.5:
+        yield reading(_tidy(1 - value), f"less {words}, as a ratio", "ratio")
 
 
 def _tidy(value: float) -> float:

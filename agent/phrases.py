@@ -11,7 +11,7 @@ _QUOTED_RE = re.compile(
 )
 _MEASURED_RE = re.compile(
     r"[<>≤≥]=?\s?\.?\d|\b(?:at least|at most|more than|less than|above|below|under|over)\b.*(?:percent|%|\d)|"
-    r"^[\d.,:e+-]+\s?[a-zA-Z%]{0,7}$"
+    r"^(?=.*\d)[\d.,:e+-]+\s?[a-zA-Z%]{0,7}$"
 )
 """Numbers and goals in quotes, as in JSON: they are read like the rest of the text."""
 _PATH_RE = re.compile(
@@ -32,7 +32,7 @@ _GENERATED_RE = re.compile(
 )
 """A generating source with its parameters."""
 _KEY_RE = re.compile(
-    r"(?:data|dataset|corpus|source|path|file|input|(?:base_?)?model|base|init|policy|teacher|student|judge|reward|"
+    r"(?:data|dataset|corpus|source|src|texts|folder|dir|path|file|input|(?:base_?)?model|base|init|policy|teacher|student|judge|reward|"
     r"checkpoint|ckpt|train|eval|test|dev|from|on|prompts|prefs|out|output|name)=",
     re.IGNORECASE,
 )
@@ -62,7 +62,7 @@ _TUNED_RE = re.compile(
 )
 """The one word between a verb of training and its data: the model's name, whatever it is."""
 _SIZED_RE = re.compile(
-    r"(?<![\w/.@-])(?![\d.]+-?[bm]\b)[A-Za-z]\w*(?:[-_.]\w+)*?[-_](?:\d+x)?\d+(?:\.\d+)?[bm](?:[-_]\w+)*(?![\w/])",
+    r"(?<![\w/.@-])(?![\d.]+-?[bm]\b)[A-Za-z]\w*(?:[-_.]\w+)*?[-_](?:\d+x)?\d+(?:\.\d+)?[bm](?:[-_]\w+(?:\.\d+)*)*(?![\w/])",
     re.IGNORECASE,
 )
 """A name that tells its size: delaybot-2b, stablelm-2-1.6b-chat."""
@@ -88,14 +88,15 @@ _OWN_MODEL_RE = re.compile(
     re.IGNORECASE,
 )
 _BENCHMARK_RE = re.compile(rf"\b(?:(?i:{lexicon.BENCHMARKS})|{lexicon.CASED_BENCHMARKS})(?![\w/])")
-_LANGUAGE_RE = re.compile(rf"(?<![\w/.-])(?!polish\b)(?i:{lexicon.LANGUAGES})(?![\w/]|-(?!only))")
+_LANGUAGE_RE = re.compile(rf"(?:(?<![\w/.-])|(?<=\b[Nn]on-))(?!polish\b)(?i:{lexicon.LANGUAGES})(?![\w/]|-(?!only))")
 _LANGUAGES_RE = re.compile(
     rf"(?<![\w/.-])(?i:{lexicon.LANGUAGES})(?:, (?:{lexicon.LANGUAGES}))*,? (?:and|or|&) "
     rf"(?:{lexicon.LANGUAGES})(?![\w/-])"
 )
 _COMMAND_RE = re.compile(
-    r"(?<![\w/.])(?:(?:python3?|bash|sh|node)\s[\w./-]+|\.{0,2}/[\w./-]*\w(?<!\.csv)(?<!\.jsonl))"
-    r"(?:\s--?[a-z][\w-]*(?:=[\w./-]*\w| \d[\w.-]*\b)?)+"
+    r"(?<![\w/.])(?:(?:python3?|bash|sh|node)\s(?:[\w./-]+(?=\s-)|[\w./-]*[/.][\w./-]*\w)|"
+    r"\.{0,2}/[\w./-]*\w(?<!\.csv)(?<!\.jsonl)(?=\s-))"
+    r"(?:\s--?[a-z][\w-]*(?:=[\w./-]*\w| \d[\w.-]*\b)?)*"
 )
 _REWARDED_RE = re.compile(
     r"\breward(?:s|ed)?(?::| is| are|=| =)\s?(?!(?:at|above|over|below|of|to|unit|exact|must|should|not|max|min|"
@@ -131,7 +132,8 @@ _SNAKE_RE = re.compile(
 )
 _LEAD_RE = re.compile(
     r"\n[\s*-]*(?=\w)|(?:(?<=\s)|^|(?<=[(\"',.;:]))(?:(?:feed|give|show)\s(?:it|them)(?=\s(?:the|our|my|all)\s)|please:|upon|on|from|in|using|with|over|against|use|take|read|(?:dedupe|deduplicate|clean|"
-    r"tidy|filter|prepare)(?: up)?|redact|split|of|inside|into|"
+    r"tidy|filter|prepare)(?: up)?|redact|split|"
+    r"(?:feed|learn|learns|have|has|study|know|teach|use)(?=\s(?:the|our|my|these|those|all)\s)|of|inside|into|"
     r"data:|data is|data are|data =|corpus:|corpus =|corpus is|source:|dataset:|dataset is|text is|is|out of|"
     r"through|via|like|by|per|to|for|compare|evaluate|"
     r"and|but|versus|vs|vs\.|than|about|not|no|without|only|merge|combine|sample|score|benchmark|test|remove|"
@@ -279,6 +281,8 @@ def names(text: str) -> Iterator[Reading]:
         for match in pattern.finditer(text):
             if match[1].lower() in lexicon.NOT_NAMES:
                 continue
+            if pattern is _BY_RE and match[1].lower() == "language":
+                yield _text(match.span(1), match[1], "name")
             if match[1].lower() not in lexicon.NOT_DATA | lexicon.STOP_WORDS | lexicon.VERBS | {
                 "and",
                 "or",
@@ -321,7 +325,8 @@ def _leads_nowhere(words: list[str]) -> bool:
     nowhere = lexicon.NOT_DATA | (
         frozenset[str]() if words[0] in lexicon.DETERMINERS else lexicon.VERBS | lexicon.STOP_WORDS
     )
-    return not content or content[0] in nowhere or content[0][0].isdigit()
+    counted = bool(content) and content[0][0].isdigit() and not re.fullmatch(r"(?:19|20)\d\d", content[0])
+    return not content or content[0] in nowhere or counted or (len(content) == 1 and content[0][0].isdigit())
 
 
 def _words(text: str, start: int) -> list[tuple[str, int, int]]:

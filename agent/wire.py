@@ -6,6 +6,7 @@ ground    wire JSON with values -> wire JSON with ids
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -155,6 +156,8 @@ def expand(wire: Wire, goal: str, candidates: tuple[Candidate, ...]) -> Meaning:
 def _spec(body: Wire, goal: str, candidates: tuple[Candidate, ...]) -> tuple[GoalSpec, dict[str, Any]]:
     expansion = _Expansion({candidate.id: candidate for candidate in candidates})
     fields = expansion.value(wf.SPEC, body, "")
+    for pointer, target in _compared(fields):
+        _settle(target, pointer, expansion)
     try:
         spec = GoalSpec.model_validate({"goal": goal, **fields})
     except ValidationError as error:
@@ -162,6 +165,31 @@ def _spec(body: Wire, goal: str, candidates: tuple[Candidate, ...]) -> tuple[Goa
         raise WireError(f"/{'/'.join(map(str, first['loc']))}: {first['msg']}.") from error
     grounds.check(spec, expansion.picked)
     return spec, expansion.sources
+
+
+def _compared(fields: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Targets and guardrails that are differences to something, each with its JSON pointer."""
+    for name in ("targets", "guardrails"):
+        for index, target in enumerate(fields.get(name, ())):
+            if target.get("relative_to") and target.get("relation", "difference") == "difference":
+                yield f"/{name}/{index}", target
+
+
+def _settle(target: dict[str, Any], pointer: str, expansion: _Expansion) -> None:
+    """What the words leave out of a difference: its amount ("better than now": 0), or which way it goes.
+
+    Against the baseline a target's amount is an improvement, a guardrail's what may be lost.
+    """
+    if target["op"] in ("max", "min"):
+        return
+    place = f"{pointer}/value"
+    if "value" not in target:
+        target["value"], expansion.sources[place] = 0, {"rule": "no amount named"}
+    elif target["relative_to"] == "baseline" and target["value"]:
+        grows = (target["op"] in (">", ">=")) == pointer.startswith("/targets")
+        right = math.copysign(target["value"], 1 if grows else -1)
+        if right != target["value"]:
+            target["value"], expansion.sources[place] = right, {"rule": "the way that the comparison goes"}
 
 
 def _require_whole(spec: GoalSpec) -> None:
@@ -239,13 +267,25 @@ class _Grounding:
             unknown = set(value) - {f.key for f in node.fields}
             if unknown:
                 raise WireError(f"unknown keys {sorted(unknown)}; allowed: {', '.join(f.key for f in node.fields)}.")
-            return {f.key: self.value(f.node, value[f.key]) for f in order}
+            return {
+                f.key: self.value(f.node, value[f.key]) for f in order if not self._unsaid(f.node, value[f.key], value)
+            }
         if isinstance(node, wf.Choice) and value not in node.values:
             raise WireError(f"{value!r} is not one of {', '.join(node.values)}.")
         return self._id(node, value) if isinstance(node, wf.Pick) and value not in node.names else value
 
+    def _unsaid(self, node: wf.Node, value: Any, record: Wire) -> bool:
+        """Whether a difference has no amount in the text: code takes 0 for it (`_settle`)."""
+        return node is wf.VALUE and value == 0 and "to" in record and not self._fitting(wf.VALUE, 0)
+
+    def _fitting(self, node: wf.Pick, value: Any) -> list[Candidate]:
+        """Literals of this value; for the amount of a target, one of the other sign does too."""
+        takes = [c for c in self.candidates if node.takes(c)]
+        fitting = [c for c in takes if _same(c, value)]
+        return fitting or [c for c in takes if node is wf.VALUE and value and _same(c, -value)]
+
     def _id(self, node: wf.Pick, value: Any) -> str:
-        fitting = [c for c in self.candidates if node.takes(c) and _same(c, value)]
+        fitting = self._fitting(node, value)
         if not fitting:
             raise WireError(
                 f"no literal of kind {' or '.join(node.kinds)} that may stand here has the value {value!r}; "

@@ -11,6 +11,8 @@ import json
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,7 +20,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, get_peft_model
 
-from benchmarks.training_step import CLOCKS, Step, measure, ratio
+from benchmarks.training_step import CLOCKS, Step, measure, ratio, seconds_per_step
 from nightsmith.model.lora import add_adapters, expert_weights
 from nightsmith.model.presets import PRESETS
 from nightsmith.model.small4 import build
@@ -52,6 +54,18 @@ def training_step(arm: str, preset: str, rank: int) -> Step:
         optimizer.zero_grad(set_to_none=True)
 
     return step
+
+
+@dataclass(frozen=True)
+class Arm:
+    """An arm within this process."""
+
+    step: Step
+    clock: Callable[[], float]
+
+    def seconds_per_step(self, steps: int) -> float:
+        """Mean over one window, run now."""
+        return seconds_per_step(self.step, steps, self.clock)
 
 
 def peak_bytes() -> int:
@@ -95,8 +109,8 @@ def main() -> int:
     (ours, our_peak), (theirs, their_peak) = (grown[arm] for arm in ARMS)
     print(f"memory split / peft: {ours / theirs:.2f}x (whole process {our_peak / their_peak:.2f}x)", flush=True)
     shape = PRESETS[args.preset]
-    arms = {arm: training_step(arm, args.preset, args.rank) for arm in ARMS}
-    seconds = measure(arms, args.windows, CLOCKS[args.clock])
+    arms = {arm: Arm(training_step(arm, args.preset, args.rank), CLOCKS[args.clock]) for arm in ARMS}
+    seconds = measure(arms, args.windows)
     for arm, values in seconds.items():
         print(f"{arm:6} {shape.batch_size * shape.seq_len / median(values):,.0f} tokens/s, {args.clock} seconds")
     print(f"tokens/s split / peft: {ratio(seconds['peft'], seconds['split'])}")

@@ -16,10 +16,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import mean, median, stdev
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -149,7 +150,15 @@ def started(preset: str, args: argparse.Namespace) -> Iterator[dict[str, Arm]]:
             each.process.communicate()
 
 
-def measure(arms: dict[str, Arm], num_windows: int) -> dict[str, list[float]]:
+class Timed(Protocol):
+    """What can be timed by windows."""
+
+    def seconds_per_step(self, steps: int) -> float:
+        """Mean over one window, run now."""
+        ...
+
+
+def measure(arms: Mapping[str, Timed], num_windows: int) -> dict[str, list[float]]:
     """Seconds per step of each arm in each window; arms take turns, and begin by turns."""
     warm = {name: min(each.seconds_per_step(1) for _ in range(4)) for name, each in arms.items()}
     steps = {name: max(1, round(WINDOW_S / seconds)) for name, seconds in warm.items()}

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import clauses
 import extras
 import grammar
 import naming
@@ -170,7 +171,24 @@ def token_counts(examples: list[dict[str, str]], tokenizer: Path) -> list[int]:
     return [len(encode(example["prompt"] + example["completion"]).ids) + 1 for example in examples]
 
 
+CLAUSES = clauses.load(HERE / "clauses.jsonl")
+
+
+def composed(r: random.Random) -> Iterator[parts.Part]:
+    """A goal of clauses written by hand, with other names of files."""
+    yield naming.renamed(r, *clauses.goal(r, CLAUSES))
+
+
+def lengthened(r: random.Random) -> Iterator[parts.Part]:
+    """A goal written by hand that says more at its end."""
+    case = r.choice(WHOLE)
+    if case["gold"]["s"] == "ready" and case["gold"]["do"] == "train":
+        yield naming.renamed(r, *clauses.lengthened(r, (case["goal"], case["gold"]), CLAUSES))
+
+
 GRAMMARS: dict[str, tuple[Callable[[random.Random], Iterable[parts.Part]], int]] = {
+    "composed": (composed, 900),
+    "lengthened": (lengthened, 300),
     "goals": (lambda r: (grammar.goal(r),), 140),
     "two_files": (tuning_goals.two_files, 240),
     "tuning": (lambda r: (tuning_goals.goal(r),), 200),
@@ -203,11 +221,14 @@ def examples(args: argparse.Namespace, failures: list[str]) -> dict[str, list[di
     return found
 
 
+HANDWRITTEN = sorted(path for path in HERE.glob("handwritten*.jsonl") if path.stem != "handwritten_converse")
+WHOLE = [json.loads(line) for path in HANDWRITTEN for line in path.read_text().splitlines()]
+
+
 def handwritten(r: random.Random) -> Iterator[dict[str, str]]:
     """Everything written by hand, once."""
-    for path in sorted(HERE.glob("handwritten*.jsonl")):
-        if path.stem != "handwritten_converse":
-            yield from handwritten_examples(path, r)
+    for path in HANDWRITTEN:
+        yield from handwritten_examples(path, r)
     yield from handwritten_sayings(HERE / "handwritten_converse.jsonl")
 
 
