@@ -44,7 +44,8 @@ _EVERY_RE = re.compile(
     r"|nightly|daily|hourly|weekly|weeknights|weekdays|weekends"
     rf"|{_DAY}(?:(?:,\s?|/|\s?&\s?|,?\sand\s){_DAY})+|{_DAY}(?<=s)|on\s(?:weeknights|weekdays)"
     rf"|{_SHORT_DAY}(?:(?:,\s?|/|\s?&\s?|,?\sand\s){_SHORT_DAY})+"
-    r"|(?:monday|mon)\s?(?:to|thru|through|till|until|-|–)\s?(?P<range>(?:fri|thu(?:rs?)?|sat(?:ur)?)(?:day)?))\b",
+    rf"|{_DAY}\s(?:mornings|evenings|nights|afternoons)"
+    r"|(?:mondays?|mon)\s?(?:to|thru|through|till|until|-|–)\s?(?P<range>(?:fri|thu(?:rs?)?|sat(?:ur)?)(?:days?)?))\b",
     re.IGNORECASE,
 )
 _FIELD = r"(?:\*|\d{1,2}(?:-\d{1,2})?(?:,\d{1,2}(?:-\d{1,2})?)*)(?:/\d{1,2})?"

@@ -85,9 +85,10 @@ DOWN_AFTER = (
     r"regression|degradation|gain|beneath|shorter)\b"
 )
 RATIO_BEFORE = (
-    r"\b(?:improv\w*|reduc\w*|lower\w*|cut\w*|decreas\w*|increas\w*|rais\w*|boost\w*|gain\w*|drop\w*|shrink\w*|"
+    r"[↓↑]|\b(?:improv\w*|reduc\w*|lower\w*|cut\w*|decreas\w*|increas\w*|rais\w*|boost\w*|gain\w*|drop\w*|shrink\w*|"
     r"better|beat\w*|lift\w*|grow\w*|trim\w*|"
-    r"shav\w*|shorte[nr]\w*|fall\w*|los[et]\w*|losing|worse\w*|bring\w*|down|up|regress\w*|degrad\w*|within|outperform\w*|"
+    r"shav\w*|shorte[nr]\w*|fall\w*|los[et]\w*|losing|worse\w*|bring\w*|down|up|regress\w*|degrad\w*|within|"
+    r"outperform\w*|"
     r"slip\w*|rise\w*|exceed\w*)\b"
 )
 RATIO_AFTER = (
@@ -163,7 +164,7 @@ LANGUAGES = (
 )
 NAMES = (
     r"(?!learning|win\b|match|mean|f1|the\b|and\b|of\b|a\b|macro|token)[a-z]+(?:-[a-z]+)?[ -](?:error[ -])?"
-    r"(?:rate|score|error|similarity|validity|coverage|gap|index)|"
+    r"(?:rate|score|rating|error|similarity|validity|coverage|gap|index)|"
     r"(?:citation|answer|tool|context|retrieval|entity) (?:precision|recall|relevance|correctness|quality)|"
     r"[a-z]+ (?:voice|call|format|style|tone) (?:score|rate|error|match)|"
     r"relevanc[ey]|readability|fluency|fairness|clarity|consistency|adherence|empathy|conciseness|brevity|completeness|"
@@ -225,7 +226,8 @@ VERBS = frozenset(
 DETERMINERS = frozenset(_words("the my our a an this that these those all some your its their every"))
 DAYS = ("sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday")
 EXTENSIONS = (
-    "jsonl|json|ndjson|csv|tsv|parquet|txt|md|rst|py|gz|zst|arrow|pdf|html|xml|yaml|yml|toml|gguf|safetensors|pt|pth|ckpt|bin|db|duckdb|sqlite|log|zip|tar|ipynb|"
+    "jsonl|json|ndjson|csv|tsv|parquet|txt|md|rst|py|gz|zst|arrow|pdf|html|xml|yaml|yml|toml|gguf|safetensors|"
+    r"pt|pth|ckpt|bin|db|duckdb|sqlite|log|zip|tar|ipynb|"
     "sql|xlsx|docx|sh|js|ts|c|h|cpp|rs|go|java|tex|eml|mbox|feather|npy|onnx|cu"
 )
 NOT_NAMES = frozenset(
@@ -278,7 +280,8 @@ NAME_ENDINGS = r"bot|gpt|lm|llm|bert|llama|coder"
 
 DATA_STEPS = (
     rf"dup|\bpii\b|redact|anonymi|personal|\bmask|contaminat|overlap|leak|language|\b(?:{LANGUAGES})\b|identif|"
-    r"repeat|twice|double|copies|copy|identical|same|weed|throw|\bthin|black(?:ed)? out|restrict|garbage|junk|spam|poor|"
+    r"repeat|twice|double|copies|copy|identical|same|weed|throw|\bthin|black(?:ed)? out|restrict|garbage|junk|"
+    r"spam|poor|"
     r"discard|delet|\bdraw|\bout\b|exclu|"
     r"filter|quality|\bclean|\bsplit|\bhold|\bheld|reserv|set aside|\bsampl|subset|random|\brows\b|\bonly\b|\btake\b|"
     r"remov|\bdrop|strip|keep|\btest\b|\bdev\b|valid|\bfirst \d|\bscrub|\bnames\b|e-?mails"
@@ -287,7 +290,8 @@ DATA_STEPS = (
 MEASURES = (
     r"bits?[ _-]?(?:per|/)[ _-]?byte|\bbpb\b|perplexit|\bppl\b|\bloss(?:es)?\b|entropy|\bnll\b|exact[ _-]?match|\bem\b|"
     r"accura|\bacc\b|\bcorrect|\bright\b|(?<![^\W_])f1(?![^\W_])|\bf-?score|\bpass@|pass[ _]at|pass rate|unit tests?|"
-    r"rouge|bleu|chrf|meteor|win[ _-]?rate|prefer|word for word|length|perplex|accurr?a|tests\b|\bwins?\b|reward|\bscor(?:e|es|ing)\b|"
+    r"rouge|bleu|chrf|meteor|win[ _-]?rate|prefer|word for word|length|perplex|accurr?a|tests\b|\bwins?\b|"
+    r"reward|\bscor(?:e|es|ing)\b|"
     r"\b(?:tokens|characters|words) (?:per|in|of) |tokens|\boutput\b|\brate\b(?<!learning rate)|"
     r"\berrors?\b|calibration|brier|recall|precision|\bmatch|\bmetric|"
     rf"\b(?:{BENCHMARKS})\b"
@@ -299,13 +303,15 @@ BECOMES_BETTER = (
     r"\b(?:best|lowest|highest|smallest|shortest)\b|minimi[sz]|maximi[sz]|improv|reduc|\brais|increas|\bpush|\bdriv|"
     r"optimi[sz]|decreas|shorten|\bmost out of\b|\bm(?:in|ax)(?:imum|imal)?\b(?!\s?[:=]?\s?\d)|what you can\b|"
     r"boost|\bcut\b|shrink|\bdrop|\blift|\bgrow|\bgain|\bsink|squeez|\bdown\b|\bbeat|"
-    r"\b(?:fewe|leas|few)|floor|ceiling|outperform|surpass|exceed|outscore|match|\b(?<!no )(?<!not )(?:less|more|fewer)\b|baseline|\bsolv"
+    r"\b(?:fewe|leas|few)|floor|ceiling|outperform|surpass|exceed|outscore|match|\b(?<!no )(?<!not )(?:less|"
+    r"more|fewer)\b|baseline|\bsolv"
 )
 """Words that say that something is to become better, or better than something."""
 DISHONEST = {
     "test_training": r"leaderboard|grading|acceptance|final|check|question|"
     r"test|\bheld|\bhold|eval|valid|\bdev\b|exam|grade|benchmark|unseen|answer|scor|quiz|judg|part\b",
-    "seed_hunting": r"seed|gambl|initial|chance|order|shuffl|luck|roll|luck|random|\bdraw|\bdice|rerun|again|retr|repeat|restart",
+    "seed_hunting": r"seed|gambl|initial|chance|order|shuffl|luck|roll|luck|random|\bdraw|\bdice|rerun|again|"
+    r"retr|repeat|restart",
     "own_budget": (
         r"budget|limit|\bcap\b|maxim|ceiling|quota|allow|extra|exten|longer|overr|rais|exceed|spen[dt]|approv|"
         r"authori|whatever|yourself|itself|your own|\bgrant|\bmore (?:trial|time|hour|minute|run|token|gpu|on)|\badd|"
@@ -315,12 +321,14 @@ DISHONEST = {
     "evaluator": (
         r"eval|scor|metric|judg|grad|measur|result|report|check|number|figure|cheat|fak|tamper|hack|threshold|"
         r"expected|criteri|exam|benchmark|doctor|forg|board|test|verdict|proven|answer|pretend|claim|comput|generous|"
-        r"lenien|loosen|easier|easy|strict|overwrit|baseline|stored|only|\blooks?\b|\bedit|chang|alter|adjust|rewrit|patch"
+        r"lenien|loosen|easier|easy|strict|overwrit|baseline|stored|only|\blooks?\b|\bedit|chang|alter|adjust|"
+        r"rewrit|patch"
     ),
     "missing_source": (
         r"\bnot?\b|n['’]t\b|cannot|never|without|\bgone\b(?! (?:up|down))|delet|remov|lost|lose|miss|exist|eras|"
         r"wip|died|dead|appear|vanish|"
-        r"going to|fiction|pulp|imagin|made[- ]up|future|next|shred|ruin|absent|nobody|nowhere|broken|corrupt|unavail|purg|burn|trash|destroy|\byet\b|\bwill\b|later"
+        r"going to|fiction|pulp|imagin|made[- ]up|future|next|shred|ruin|absent|nobody|nowhere|broken|corrupt|"
+        r"unavail|purg|burn|trash|destroy|\byet\b|\bwill\b|later"
     ),
     "sealed_looks": r"seal|\bheld|\bhold|test|peek|look|final|early|locked|secret",
 }

@@ -193,8 +193,8 @@ def _derived(base: Reading, raw: float, unit: re.Match[str] | None, masked: str)
 
 
 _SHARE_OF_RE = re.compile(
-    r"\b(?:accuracy|acc|exact[ -]match|em|f1|win[ -]rate|pass@1)\W*(?:(?:of|is|at least|above|over|to|more than)\s?)?"
-    r"[<>=≥≤~]*\s?$",
+    r"\b(?:accuracy|acc|exact[ -]match|em|f1|win[ -]?rate|pass@1)\W*(?:(?:of|is|at least|above|over|to|more than)\s?)?"
+    r"[<>=≥≤~]*\s?(?:(?:from )?\d+(?:\.\d+)?\s?(?:->|→|to)\s?)?$",
     re.IGNORECASE,
 )
 """A metric that is at most one, right before a bare number."""
@@ -337,13 +337,17 @@ def _power(masked: str, text: str) -> Iterator[Reading]:
         yield Reading("number", value, match.span(), None, None, text[slice(*match.span())])
 
 
+_LONG_AND_HALF_RE = re.compile(r"\b(?:an?|one) (?P<unit>day|week) and a half\b", re.IGNORECASE)
 _POINT_AND_HALF_RE = re.compile(
     rf"\b(?P<n>an?|\d+|{'|'.join(lexicon.ONES)})\s(?:percentage )?(?:points?|percent) and a half\b", re.IGNORECASE
 )
 
 
-def _points_and_half(masked: str, text: str) -> Iterator[Reading]:
-    """Points and half a one: "a point and a half"."""
+def _and_half(masked: str, text: str) -> Iterator[Reading]:
+    """One and a half: "a point and a half", "a day and a half"."""
+    for match in _LONG_AND_HALF_RE.finditer(masked):
+        seconds = 1.5 * lexicon.SECONDS[match["unit"][0].lower()]
+        yield Reading("duration", seconds, match.span(), None, "s", text[slice(*match.span())])
     for match in _POINT_AND_HALF_RE.finditer(masked):
         value = _tidy((_value(match["n"]) + 0.5) / 100)
         yield Reading("number", value, match.span(), None, "share", text[slice(*match.span())])
@@ -365,7 +369,7 @@ def _labelled_time(masked: str, text: str) -> Iterator[Reading]:
 
 _ATTACHED_RE = re.compile(
     r"(?<![\w/.-])(?:(?P<top>top-?)(?P<k>\d{1,2})(?![\w%]|\.\d|[- ]?(?:accuracy|acc|error)\b)|"
-    r"(?:r(?=4\b|8\b|\d\d)|rank|alpha|α|bs|lr|ep|epochs)(?P<value>\d+(?:\.\d+)?(?:e-?\d+)?)(?![\w.]))",
+    r"(?:r(?=4\b|8\b|\d\d)|a(?=8\b|16\b|32\b|64\b|128\b)|rank|alpha|α|bs|lr|ep|epochs)(?P<value>\d+(?:\.\d+)?(?:e-?\d+)?)(?![\w.]))",
     re.IGNORECASE,
 )
 
@@ -384,7 +388,7 @@ NUMBER_RULES: tuple[Callable[[str, str], Iterator[Reading]], ...] = (
     _labelled_time,
     _spoken_decimal,
     _power,
-    _points_and_half,
+    _and_half,
     _compound,
     _decimal_comma,
     _split,

@@ -104,8 +104,9 @@ _REWARDED_RE = re.compile(
     re.IGNORECASE,
 )
 _BY_RE = re.compile(
-    r"\b(?:dup\w*|(?:near-?|fuzzy-?)?dedup\w*|de-dup\w*|split\w*|stratif\w*|group\w*|held out|hold out|unique|sampl\w*|"
-    r"duplicates)\b[^.;:\n]{0,30}?\b(?:by|per|on)(?: the| its| column| field)* ([A-Za-z_]\w*)",
+    r"\b(?:dup\w*|(?:near-?|fuzzy-?)?dedup\w*|de-dup\w*|split\w*|stratif\w*|balanc\w*|draw\w*|group\w*|"
+    r"held out|hold out|unique|sampl\w*|duplicates)\b"
+    r"[^.;:\n]{0,30}?\b(?:by|per|on)(?: the| its| column| field)* ([A-Za-z_]\w*)",
     re.IGNORECASE,
 )
 """The column that a step of data work goes by."""
@@ -119,7 +120,8 @@ _CALLED_RE = re.compile(
 )
 _FOLDER_RE = re.compile(
     r"\b(?:folder|directory|dir|file|table|dataset|column|field|bucket|split|preset|profile|repo|repository|key|"
-    r"benchmark|task|metric)s? (?:called |named |is )?([A-Za-z_][\w.-]*\w)",
+    r"benchmark|task|metric)s?(?: called | named | is |\s?[:=]\s?| )([A-Za-z_][\w.-]*\w)|"
+    r"\b(?:optimi[sz]er|schedule|scheduler|precision)(?: is |\s?[:=]\s?| )([A-Za-z_][\w.-]*\w)",
     re.IGNORECASE,
 )
 _BEFORE_RE = re.compile(
@@ -140,6 +142,7 @@ _LEAD_RE = re.compile(
     r"between|at|under|all|dataset=|data=|on:|for:|build)\s+(?=[\w'\"./~*-])",
     re.IGNORECASE,
 )
+_JOINING = frozenset({"and", "or", "of", "for", "from", "in"})
 _LOOSE_LEADS = frozenset(
     {
         "of",
@@ -178,10 +181,16 @@ def quoted(text: str) -> Iterator[Reading]:
     """Quoted strings, without their quotes."""
     keyed = re.match(r"\s*\{", text) is not None
     for match in _QUOTED_RE.finditer(text):
-        if (keyed and text.startswith(":", match.end())) or _MEASURED_RE.search(match.group()[1:-1]):
+        inside = match.group()[1:-1]
+        if (keyed and text.startswith(":", match.end())) or _MEASURED_RE.search(inside) or _is_sentence(inside):
             continue
         index = next(group for group in range(1, 6) if match[group] is not None)
         yield _text(match.span(index), match[index], "quoted")
+
+
+def _is_sentence(quoted: str) -> bool:
+    """Whether what is quoted says more than a name: its files and folders are those of the goal."""
+    return quoted.count(" ") > 4 and _PATH_RE.search(quoted) is not None
 
 
 def paths(text: str) -> Iterator[Reading]:
@@ -277,21 +286,14 @@ def names(text: str) -> Iterator[Reading]:
             if match.group().lower() in lexicon.NOT_NAMES:
                 continue
             yield _text(match.span(), match.group(), "name")
+    everyday = lexicon.NOT_DATA | lexicon.STOP_WORDS | lexicon.VERBS | _JOINING
     for pattern in (_CALLED_RE, _FOLDER_RE, _BEFORE_RE, _BY_RE):
         for match in pattern.finditer(text):
-            if match[1].lower() in lexicon.NOT_NAMES:
-                continue
-            if pattern is _BY_RE and match[1].lower() == "language":
-                yield _text(match.span(1), match[1], "name")
-            if match[1].lower() not in lexicon.NOT_DATA | lexicon.STOP_WORDS | lexicon.VERBS | {
-                "and",
-                "or",
-                "of",
-                "for",
-                "from",
-                "in",
-            }:
-                yield _text(match.span(1), match[1], "name")
+            group = match.lastindex or 1
+            word = match[group].lower()
+            is_column = pattern is _BY_RE and word == "language"
+            if word not in lexicon.NOT_NAMES and (is_column or word not in everyday):
+                yield _text(match.span(group), match[group], "name")
 
 
 def data_phrases(text: str) -> Iterator[Reading]:
@@ -308,11 +310,7 @@ def _noun_phrases(text: str, start: int) -> Iterator[tuple[int, int]]:
     words = _words(text, start)
     if not words or _leads_nowhere([word.lower() for word, _, _ in words]):
         return
-    joins = [
-        index
-        for index, (word, _, _) in enumerate(words)
-        if word.lower() in ("from", "in", "and", "or", "for", "of") and index
-    ]
+    joins = [index for index, (word, _, _) in enumerate(words) if word.lower() in _JOINING and index]
     ends = {words[-1][2]} | {words[index - 1][2] for index in joins[:2] if words[index][0].lower() != "of"}
     for end in sorted(ends):
         if text[start:end].lower() not in lexicon.DETERMINERS:
@@ -342,7 +340,7 @@ def _words(text: str, start: int) -> list[tuple[str, int, int]]:
         if position >= len(text) or text[position] != " ":
             break
         position += 1
-    while words and words[-1][0].lower() in ("and", "or", "of", "in", "from", "for"):
+    while words and words[-1][0].lower() in _JOINING:
         words.pop()
     return words
 
@@ -350,7 +348,7 @@ def _words(text: str, start: int) -> list[tuple[str, int, int]]:
 def _ends_phrase(word: str, words: list[tuple[str, int, int]]) -> bool:
     if not words:
         return False
-    after_join = words[-1][0].lower() in ("and", "or", "for", "in", "of", "from")
+    after_join = words[-1][0].lower() in _JOINING
     blocked = lexicon.STOP_WORDS | (
         lexicon.VERBS | lexicon.NOT_DATA - lexicon.DETERMINERS if after_join else frozenset[str]()
     )

@@ -13,7 +13,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from zygote import Zygote
 
 from nightsmith.trainer.spec import RunSpec
 
-NOT_COMPARED = ("time/", "router/")
+NOT_COMPARED = ("time/", "step_time", "router/")
 """Figures of the clock, and health of the experts since the journal's last line, which is written by the clock."""
 SPECS: dict[str, Callable[[Path, Path], RunSpec]] = {
     "pretrain": lambda folder, _: small_runs.pretrain_spec(folder),
@@ -40,9 +40,12 @@ SPECS: dict[str, Callable[[Path, Path], RunSpec]] = {
 def facts(run_dir: Path, attempt: int) -> dict[str, Any]:
     """What must not depend on kills."""
     result = small_runs.end_of(run_dir, attempt)
-    figures = {name: value for name, value in result.metrics.items() if not name.startswith(NOT_COMPARED)}
     kept = {"initial": result.initial_digest, "weights": result.checkpoint_digest, "tokens": result.num_tokens}
-    return kept | {"figures": figures, "steps": steps(Path(str(result.checkpoint)))}
+    return kept | {"figures": _compared(result.metrics), "steps": _compared(steps(Path(str(result.checkpoint))))}
+
+
+def _compared(figures: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in figures.items() if not name.startswith(NOT_COMPARED)}
 
 
 def steps(checkpoint: Path) -> dict[str, Any]:
@@ -79,11 +82,21 @@ def compare(kind: str, folder: Path, args: argparse.Namespace) -> bool:
         torn = disturbed(zygote, folder / "torn", spec, moments, draw)
     finally:
         zygote.close()
-    different = [name for name in calm if calm[name] != torn[name]]
+    different = list(_different(calm, torn))
     told = f"differ: {', '.join(different)}" if different else "bit-equal"
     said = f"{len(calm['steps']['losses'])} losses, {len(calm['steps']) - 1} series"
     print(f"{kind:9} killed at steps {moments}: {told} ({said}; {time.monotonic() - began:.0f} s)", flush=True)
     return not different
+
+
+def _different(calm: dict[str, Any], torn: dict[str, Any], within: str = "") -> Iterator[str]:
+    """Names of what is not the same, a figure or series by its own."""
+    for name in sorted({*calm, *torn}):
+        one, other = calm.get(name), torn.get(name)
+        if isinstance(one, dict) and isinstance(other, dict):
+            yield from _different(one, other, f"{within}{name} ")
+        elif one != other:
+            yield f"{within}{name}"
 
 
 def main() -> int:
