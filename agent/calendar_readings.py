@@ -42,10 +42,11 @@ _EVERY_RE = re.compile(
     r"\b(?:(?:every|each)\s(?:weekday|weeknight|work ?day|working day|night|evening|day|morning|weekend|hour|week|"
     rf"{_DAY}(?:(?:,\s?|\sand\s|,\sand\s){_DAY})*)s?"
     r"|nightly|daily|hourly|weekly|weeknights|weekdays|weekends"
+    r"|(?:mondays?|mon)\s?(?:to|thru|through|till|until|-|–)\s?(?P<range>(?:fri|thu(?:rs?)?|sat(?:ur)?)(?:days?)?)"
     rf"|{_DAY}(?:(?:,\s?|/|\s?&\s?|,?\sand\s){_DAY})+|{_DAY}(?<=s)|on\s(?:weeknights|weekdays)"
     rf"|{_SHORT_DAY}(?:(?:,\s?|/|\s?&\s?|,?\sand\s){_SHORT_DAY})+"
     rf"|{_DAY}\s(?:mornings|evenings|nights|afternoons)"
-    r"|(?:mondays?|mon)\s?(?:to|thru|through|till|until|-|–)\s?(?P<range>(?:fri|thu(?:rs?)?|sat(?:ur)?)(?:days?)?))\b",
+    r")\b",
     re.IGNORECASE,
 )
 _FIELD = r"(?:\*|\d{1,2}(?:-\d{1,2})?(?:,\d{1,2}(?:-\d{1,2})?)*)(?:/\d{1,2})?"
@@ -153,12 +154,18 @@ def recurrences(text: str, clock: list[Reading]) -> Iterator[Reading]:
 def _at_each_time(match: re.Match[str], days: str, clock: list[Reading]) -> Iterator[Reading]:
     """A recurrence at each time named near it; at 22:00 where none is that it could start at."""
     hours = [reading for reading in clock if reading.kind == "time" and abs(reading.span[0] - match.end()) < 80][:3]
-    starts = [reading for reading in hours if not _ENDS_RE.search(match.string[: reading.span[0]])]
+    starts = [reading for reading in hours if not _ENDS_RE.search(_words_before(reading, match))]
     for reading in starts or hours:
         hour, minute = str(reading.value).split(":")
         yield _cron(f"{int(minute)} {int(hour)} {days}", match, f"recurrence with {reading.value}")
     if not starts and "hour" not in match.group().lower():
         yield _cron(f"0 22 {days}", match, "recurrence, at 22:00")
+
+
+def _words_before(reading: Reading, match: re.Match[str]) -> str:
+    """The text before a time, without the recurrence itself."""
+    start = reading.span[0]
+    return match.string[match.end() if start >= match.end() else 0 : start]
 
 
 def _cron(line: str, match: re.Match[str], rule: str) -> Reading:

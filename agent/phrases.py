@@ -115,7 +115,7 @@ _NAME_RE = re.compile(rf"(?<![\w/.-])(?:{lexicon.NAMES})(?![\w/]|-(?!size|only))
 _CALLED_RE = re.compile(
     r"\b(?:call(?:ed)?|name[ds]?|register(?:ed)?|save[ds]?|publish(?:ed)?|store[ds]?|export(?:ed)?)(?: (?:it|them|"
     r"the (?:winner|result|model|dataset|best(?: one| model)?)|that))?"
-    r"(?: (?:as|to|under|in|into))? (?:the name )?([\w][\w.:/-]*[\w])",
+    r"(?: (?:as|to|under|in|into))? (?:the name )?([\w][\w.:/-]*[\w])|\bname\s?[:=]\s?([\w][\w./-]*\w)",
     re.IGNORECASE,
 )
 _FOLDER_RE = re.compile(
