@@ -1,11 +1,12 @@
 """How well a planner understands goals and sayings that it was never trained on.
 
-    python benchmarks/planner.py [--url http://127.0.0.1:8000/v1] [--base | --shuffled] [--wrong] [--json out.json]
+    python benchmarks/planner.py [--url http://127.0.0.1:8000/v1] [--base | --shuffled] [--few-shot 4] [--wrong]
     python benchmarks/planner.py --goals examples/planner/heldout_third.jsonl [--goals examples/planner/honeypots.jsonl]
     python benchmarks/planner.py --sayings [examples/planner/heldout_converse.jsonl]
 
 Without --url the embedded planner is measured, with --base the embedded base model without its adapter, with --shuffled
-an adapter whose weights are shuffled within each matrix: same size, same scale, nothing learned. A literal that is not
+an adapter whose weights are shuffled within each matrix: same size, same scale, nothing learned. With --few-shot that
+many goals by hand stand solved before each goal. A literal that is not
 the goal's cannot occur in a spec; `repaired` counts answers that named one (or broke another rule) at first.
 """
 
@@ -16,13 +17,15 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from nightsmith.agent import conversing, literals, wire
+from nightsmith.agent import conversing, labels, literals, prompting, wire
 from nightsmith.agent.backends import ChatBackend
 from nightsmith.agent.conversing import ConverseRequest, Utterance
-from nightsmith.agent.planner import Interpretation, Planner
+from nightsmith.agent.planner import Answered, Interpretation, Planner
 from nightsmith.agent.wire import Meaning
 from nightsmith.agent.wire_error import WireError
 from nightsmith.model.planner_server import ADAPTER, ensure, stop
@@ -76,12 +79,13 @@ def _comparable(value: Any) -> Any:
     return [_comparable(part) for part in value] or None if isinstance(value, list) else value
 
 
-def invented(reading: Interpretation, goal: str) -> int:
-    """Literals of the spec that have no source: 0 by construction, counted all the same."""
-    known = {candidate.value for candidate in literals.find(goal)}
-    values = [target.value for target in reading.spec.targets if target.value is not None] if reading.spec else []
-    refs = [ref.ref for ref in reading.spec.data] if reading.spec else []
-    return sum(value not in known for value in (*values, *refs))
+def invented(reading: Interpretation) -> int:
+    """Values of targets and names of data without a source: 0 by construction, counted all the same."""
+    if reading.spec is None:
+        return 0
+    values = [f"/targets/{i}/value" for i, target in enumerate(reading.spec.targets) if target.value is not None]
+    refs = [f"/data/{i}/ref" for i in range(len(reading.spec.data))]
+    return sum(pointer not in reading.sources for pointer in (*values, *refs))
 
 
 async def measure(planner: Planner, cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -97,13 +101,38 @@ async def measure(planner: Planner, cases: list[dict[str, Any]]) -> list[dict[st
                 "seconds": time.monotonic() - started,
                 "valid": _is_json(transcript["answers"][0]),
                 "repaired": bool(transcript["errors"]),
-                "invented": invented(reading, case["goal"]),
+                "invented": invented(reading),
                 "marks": score(reading, case),
                 "answer": transcript["answers"][-1],
                 "gold": json.dumps(case["gold"], separators=(",", ":")),
             }
         )
     return rows
+
+
+@dataclass(frozen=True)
+class FewShot:
+    """A backend that shows solved goals before each goal."""
+
+    backend: ChatBackend
+    number: int
+
+    async def complete(self, messages: list[dict[str, str]], schema: dict[str, Any], **limits: Any) -> Answered:
+        """Ask once."""
+        return await self.backend.complete([messages[0], *solved(self.number), *messages[1:]], schema, **limits)
+
+
+@cache
+def solved(number: int) -> tuple[dict[str, str], ...]:
+    """So many goals of those written by hand, each with its answer."""
+    turns: list[dict[str, str]] = []
+    cases = [json.loads(line) for line in (EXAMPLES / "handwritten_everyday.jsonl").read_text().splitlines()]
+    for case in cases[:: len(cases) // number][:number]:
+        found = literals.find(case["goal"])
+        answer = labels.labelled(wire.compress(gold_meaning(case) or wire.Meaning("ready"), found), found)
+        turns += [prompting.interpret_messages(case["goal"], found)[-1]]
+        turns += [{"role": "assistant", "content": json.dumps(answer, separators=(",", ":"))}]
+    return tuple(turns)
 
 
 async def measure_sayings(planner: Planner, cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -197,6 +226,8 @@ def main() -> None:
     parser.add_argument("--base", action="store_true", help="embedded planner without its adapter")
     parser.add_argument("--adapter", type=Path, help="another adapter of the embedded planner")
     parser.add_argument("--shuffled", action="store_true", help="embedded planner with shuffled adapter weights")
+    parser.add_argument("--few-shot", type=int, default=0, help="solved goals shown before each goal")
+    parser.add_argument("--limit", type=int, help="goals at most, evenly from the file")
     parser.add_argument("--goals", type=Path, default=HELDOUT)
     parser.add_argument("--sayings", type=Path, nargs="?", const=HELDOUT_SAYINGS, help="hear sayings instead of goals")
     parser.add_argument("--json", type=Path, help="write summary and rows here")
@@ -206,8 +237,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         if args.shuffled and adapter:
             adapter = shuffled(adapter, Path(folder) / "shuffled.gguf")
-        planner = Planner(ChatBackend(url=args.url, model=args.model, adapter=adapter))
+        backend = ChatBackend(url=args.url, model=args.model, adapter=adapter)
+        planner = Planner(FewShot(backend, args.few_shot) if args.few_shot else backend)
         cases = [json.loads(line) for line in (args.sayings or args.goals).read_text().splitlines()]
+        cases = cases[:: max(1, len(cases) // args.limit)] if args.limit else cases
         rows = asyncio.run((measure_sayings if args.sayings else measure)(planner, cases))
         if args.url is None and adapter != ADAPTER:
             stop(ensure(adapter))
