@@ -91,6 +91,21 @@ def test_the_demo_goal_offers_its_data_threshold_trials_and_time():
         ('{"rank": "16"}', 16),
         ('{"target": "exact match >= 0.9"}', 0.9),
         ("32/64/0.1 as rank/alpha/dropout", 64),
+        ("an accuracy of four fifths", 0.8),
+        ("take a random tenth", 0.1),
+        ("one in ten rows, at random", 0.1),
+        ("a mark of 4 out of 5", 4),
+        ("squeeze 2 more points out", 0.02),
+        ("drop a point and a half at worst", 0.015),
+        ("ninety-two point five percent", 0.925),
+        ("lr 10^-4", 1e-4),
+        ("lr = 2*10^-4", 2e-4),
+        ("over 80 procent", 0.8),
+        ("accuracy 70->78", 0.78),
+        ("above 80 in token F1", 0.8),
+        ("a 30-million-parameter model", 30e6),
+        ("r16 a32 lora", 32),
+        ("sixteen experts, top-4.", 4),
     ],
 )
 def test_a_number_is_read_in_every_sense_that_its_words_allow(goal: str, value: float):
@@ -113,6 +128,7 @@ def test_a_number_is_read_in_every_sense_that_its_words_allow(goal: str, value: 
         ("20min/trial", 1200),
         ("hours: 4", 14_400),
         ("three and a half hours", 12_600),
+        ("a day and a half", 129_600),
     ],
 )
 def test_durations_are_seconds(goal: str, seconds: float):
@@ -151,6 +167,13 @@ def test_times_are_hours_and_minutes(goal: str, time: str):
         ("on Saturdays between 1 and 5 a.m.", "0 1 * * 6"),
         ("Fridays between 11 and 5 a.m.", "0 23 * * 5"),
         ("Mondays at 21:00", "0 21 * * 1"),
+        ("Mondays to Fridays at 3:15", "15 3 * * 1-5"),
+        ("Mon to Thu at 23:50", "50 23 * * 1-4"),
+        ("Tuesdays and Thursdays at 8:00", "0 8 * * 2,4"),
+        ("Saturday mornings at 9:00", "0 9 * * 6"),
+        ("cron: 0 2 * * *", "0 2 * * *"),
+        ('schedule = "30 22 * * 1-5"', "30 22 * * 1-5"),
+        ("0 */8 * * * (cron)", "0 */8 * * *"),
     ],
 )
 def test_recurrences_are_cron_lines_with_sunday_as_zero(goal: str, cron: str):
@@ -261,6 +284,12 @@ def test_quoted_text_is_one_literal_even_with_numbers_in_it():
     found = literals.find("Train on 'my notes 2026/part 3' until perplexity is 12")
     assert [c.value for c in found if c.unit == "quoted"] == ["my notes 2026/part 3"]
     assert [c.value for c in found if c.kind == "number"] == [12.0]
+
+
+def test_a_quoted_request_is_read_like_the_rest_and_a_quoted_name_is_one_literal():
+    goal = 'a friend said "train from scratch on ./butcher until loss 1.5"; "empathy" stays at 3.5'
+    assert {"./butcher", "empathy"} <= set(values(goal, "text"))
+    assert {1.5, 3.5} <= set(values(goal, "number"))
 
 
 def test_digits_inside_names_and_paths_are_not_numbers():

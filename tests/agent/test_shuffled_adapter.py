@@ -4,9 +4,9 @@ import asyncio
 import json
 
 import pytest
-from benchmarks import planner as bench
 from pinned_wheel import own_cache
 
+from benchmarks import planner as bench
 from nightsmith.agent.backends import ChatBackend
 from nightsmith.agent.planner import Planner
 from nightsmith.model.planner_server import ADAPTER, ensure, stop

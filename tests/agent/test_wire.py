@@ -179,6 +179,37 @@ def test_sources_say_where_each_literal_comes_from():
     assert sources == {"/data/0/ref": {"span": [13, 20]}, "/targets/0/value": {"rule": "downwards"}}
 
 
+BASE = {"s": "ready", "do": "train", "how": ["sft"], "model": "./m", "data": [{"r": "a.csv"}]}
+
+
+@pytest.mark.parametrize(
+    ("words", "key", "target", "value"),
+    [
+        ("score higher in accuracy than ./tutor", "want", {"m": "accuracy", "op": ">", "to": "./tutor"}, 0),
+        ("fewer output tokens than now", "want", {"m": "output_tokens", "op": "<", "to": "baseline"}, 0),
+        ("accuracy may go 2 points", "keep", {"m": "accuracy", "op": ">=", "v": 0.02, "to": "baseline"}, -0.02),
+        ("accuracy 2 points", "want", {"m": "accuracy", "op": ">=", "v": 0.02, "to": "baseline"}, 0.02),
+        ("perplexity by 3", "want", {"m": "perplexity", "op": "<=", "v": 3, "to": "baseline"}, -3),
+        ("perplexity by 3", "keep", {"m": "perplexity", "op": "<=", "v": 3, "to": "baseline"}, 3),
+    ],
+)
+def test_a_difference_needs_no_amount_and_goes_the_way_that_its_kind_goes(
+    words: str, key: str, target: dict[str, Any], value: float
+):
+    goal = f"Fine-tune ./m on a.csv, loss as low as you can, {words}"
+    found = literals.find(goal)
+    body = {**BASE, "want": [{"m": "loss", "op": "min"}]}
+    body[key] = [*body.get(key, []), target]
+    spec = wire.expand(wire.ground(body, found), goal, found).spec
+    assert spec is not None
+    settled = spec.targets[-1] if key == "want" else spec.guardrails[-1]
+    assert settled.value == value
+    assert (
+        f"/{'targets' if key == 'want' else 'guardrails'}/{1 if key == 'want' else 0}/value"
+        in wire.expand(wire.ground(body, found), goal, found).sources
+    )
+
+
 def test_blocked_answers_carry_reasons_in_words_and_no_spec():
     meaning = wire.expand({"s": "blocked", "why": ["seed_hunting"]}, f"{RICH} Reseed it until it passes.", FOUND)
     assert meaning.spec is None
