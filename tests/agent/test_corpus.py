@@ -16,7 +16,7 @@ from nightsmith.agent.conversing import ConverseRequest, Utterance
 EXAMPLES = Path(__file__).parents[2] / "examples" / "planner"
 SCRIPT = EXAMPLES / "corpus.py"
 SMALL = {"goals": 40, "tuning": 60, "blocked": 30, "honest": 20, "contrasts": 20, "sayings": 80, "proposals": 30}
-SMALL |= {"demands": 20, "rich": 30, "lacking": 30, "small_talk": 30}
+SMALL |= {"demands": 20, "rich": 30, "lacking": 30, "small_talk": 30, "composed": 60, "lengthened": 20}
 HELD_OUT = {"heldout.jsonl": 60, "heldout_second.jsonl": 60, "heldout_tuning.jsonl": 40, "heldout_converse.jsonl": 80}
 HELD_OUT |= {"heldout_converse_second.jsonl": 60, "heldout_third.jsonl": 150, "honeypots.jsonl": 100}
 DEMOS = (
