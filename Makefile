@@ -11,8 +11,13 @@ GOAL ?= Pre-train a small mixture-of-experts language model from scratch on the 
 GOAL_SFT ?= Fine-tune SmolLM2-135M-Instruct with LoRA on reasoning-gym:word_sequence_reversal?min_words=3&max_words=5 \
   until exact match on held-out problems is at least 0.4; at most 2 trials and 10 minutes.
 
+PLANNER_STUDY ?= planner-study
+PLANNER_GOAL ?= examples/planner/goal.txt
+PLANNER_CORPUS ?= --seed 54 --repeat 2 --repairs 0
+IN_STUDY = cd $(PLANNER_STUDY) && $(CURDIR)/$(BIN)
+
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-sft test test-slow test-surfaces test-slurm check format bench schemas clean
+.PHONY: help install demo demo-sft planner planner-small test test-slow test-surfaces test-slurm check format bench schemas clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -31,6 +36,17 @@ demo: install ## One English goal to an honest verdict: about 6 minutes on 2 cor
 
 demo-sft: install ## Fine-tune SmolLM2 with LoRA until held-out answers are right: about 9 minutes on 2 cores (GOAL_SFT="…")
 	$(BIN)/nightsmith run "$(GOAL_SFT)" --yes
+
+planner: install ## The planner's adapter as a study, from its corpus to a GGUF adapter: a night on 2 cores
+	@test ! -e $(PLANNER_STUDY) || { echo "$(PLANNER_STUDY) is there already: name another PLANNER_STUDY." >&2; exit 2; }
+	$(BIN)/python examples/planner/corpus.py $(PLANNER_STUDY) $(PLANNER_CORPUS)
+	cp examples/planner/nightsmith.toml $(PLANNER_STUDY)/
+	$(IN_STUDY)/nightsmith run "$$(cat $(CURDIR)/$(PLANNER_GOAL))" --yes
+	$(IN_STUDY)/nightsmith export s1 --to adapter --format gguf-lora
+
+planner-small: ## The same on a hundred sayings: about 5 minutes on 2 cores
+	$(MAKE) planner PLANNER_STUDY=planner-study-small PLANNER_GOAL=examples/planner/goal_small.txt \
+	  PLANNER_CORPUS="--only sayings --sayings 400 --held 16"
 
 test: install ## The default tests: at most 6 minutes on 2 cores
 	$(PYTEST) -m "not slow and not browser and not tmux and not slurm"

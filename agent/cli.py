@@ -192,13 +192,16 @@ def export(
     what: Annotated[str, typer.Argument(help="A study (its winner), a job's key, or a model's folder.")],
     to: Annotated[Path, typer.Option(help="Folder to write; must be new or empty.")],
     trial: Annotated[int | None, typer.Option(help="A trial of the study instead of its winner.", min=0)] = None,
-    form: Annotated[str, typer.Option("--format", help="safetensors or gguf.")] = "safetensors",
+    form: Annotated[str, typer.Option("--format", help="safetensors, gguf or gguf-lora.")] = "safetensors",
     precision: Annotated[str, typer.Option(help="float32, bfloat16, float16 or (gguf) q8_0; else as trained.")] = "",
     force: Annotated[bool, typer.Option("--force", help="Replace the model that is in the folder.")] = False,
     as_json: Json = False,
     workspace: Workspace_ = None,
 ) -> None:
-    """Write a model as a folder that transformers, vLLM or llama.cpp load, with a card that says where it is from."""
+    """Write a model as a folder that transformers, vLLM or llama.cpp load, with a card that says where it is from.
+
+    gguf-lora writes a Llama's adapter alone, which llama.cpp applies to its base.
+    """
     from nightsmith.agent import exporting
 
     raise typer.Exit(

@@ -88,6 +88,8 @@ class Look:
     """The model; of a study from scratch, without meaning."""
     data: Mapping[str, DataLook] = field(default_factory=dict[str, DataLook])
     """By reference."""
+    sft: Mapping[str, float | int | str] = field(default_factory=dict[str, float | int | str])
+    """Arguments of fine-tuning with LoRA that the settings give."""
 
     def of(self, ref: str) -> DataLook:
         """What a source is like."""
@@ -110,7 +112,9 @@ def blind(spec: GoalSpec, default_model: str | None) -> Look:
     return Look(ModelLook(spec.model or default_model or catalogue.BUILT_IN))
 
 
-def look(spec: GoalSpec, cwd: Path, default_model: str | None) -> Look:
+def look(
+    spec: GoalSpec, cwd: Path, default_model: str | None, sft: Mapping[str, float | int | str] | None = None
+) -> Look:
     """Look at every source of the goal and at its model. Raises ToolError, or NightsmithError for the model."""
     data = {
         each.ref: look_at(
@@ -118,7 +122,7 @@ def look(spec: GoalSpec, cwd: Path, default_model: str | None) -> Look:
         )
         for each in spec.data
     }
-    return Look(look_at_model(spec, cwd, default_model), data)
+    return Look(look_at_model(spec, cwd, default_model), data, sft or {})
 
 
 def look_at_model(spec: GoalSpec, cwd: Path, default_model: str | None) -> ModelLook:

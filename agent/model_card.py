@@ -75,9 +75,9 @@ def card(subject: Subject) -> str:
 
 def serve_command(folder: Path, written: Exported, form: Form) -> str:
     """A command line that serves the exported folder."""
-    if form == "gguf":
-        name = next(name for name in written.files if name.endswith(".gguf"))
-        return f"llama-server -m {shlex.quote(str(folder / name))}"
+    if form != "safetensors":
+        file = shlex.quote(str(folder / next(name for name in written.files if name.endswith(".gguf"))))
+        return f"llama-server -m {file}" if form == "gguf" else f"llama-server -m BASE.gguf --lora {file}"
     options = " --model-impl transformers" if written.model_type == "small4" else ""
     return f"vllm serve {shlex.quote(str(folder))}{options}"
 

@@ -149,6 +149,8 @@ def _recipe(
     adaptation, said = _adaptation(spec, look)
     epochs = asked.pop("epochs", None)
     own: dict[str, Any] = {"sft": {"rows": rows}, "dpo": {}, "grpo": _reward(spec)}[method.name]
+    if method.name == "sft" and rows == "chat" and adaptation == "lora":
+        own |= look.sft
     args: dict[str, Any] = {"adaptation": adaptation, **own, "max_len": _max_len(look, refs, rows)} | asked
     args["model"] = look.model.name if starts else "$previous"
     if args["adaptation"] == "full" and look.model.size.num_params < LORA_FROM_PARAMS:

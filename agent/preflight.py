@@ -37,7 +37,8 @@ def preflight(spec: GoalSpec, ws: Workspace, cwd: Path) -> StudyPlan:
         )
     machine = survey(ws, spec.budget.deadline)
     check_supported(spec, machine)
-    seen = look(spec, cwd, load_settings(cwd).model)
+    settings = load_settings(cwd)
+    seen = look(spec, cwd, settings.model, settings.sft.asked)
     plan = enough_rows(study_plan(spec, machine, seen), seen)
     free = shutil.disk_usage(ws.root).free
     if free < FREE_DISK_BYTES:

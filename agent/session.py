@@ -4,6 +4,7 @@ import asyncio
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +154,9 @@ def _planned(reading: Interpretation, path: Path | None, *, check: bool) -> tupl
         if check:
             drawn = preflight(spec, opened(path), Path.cwd())
         else:
-            drawn = study_plan(spec, Machine(devices=len(leases.devices())), blind(spec, load_settings().model))
+            settings = load_settings()
+            seen = replace(blind(spec, settings.model), sft=settings.sft.asked)
+            drawn = study_plan(spec, Machine(devices=len(leases.devices())), seen)
     except NightsmithError as refusal:
         status = "blocked" if check else answer["status"]
         return answer | {"status": status, "reasons": [*answer["reasons"], str(refusal)]}, None

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -32,6 +32,24 @@ class PlannerSettings(Contract):
     """Whether answers are sent piece by piece."""
 
 
+class SftSettings(Contract):
+    """What fine-tunes with LoRA by `sft`, in studies: arguments of the tool that goals have no words for."""
+
+    backend: Literal["trl", "fused"] = "trl"
+    """What trains."""
+    first_layer: int = Field(default=0, ge=0)
+    """Layers below it carry no adapters; by backend `fused` only."""
+    lead_tokens: int = Field(default=0, ge=0)
+    """First tokens of each answer that count `lead_weight` times; by backend `fused` only."""
+    lead_weight: float = Field(default=1.0, gt=0)
+    """Weight of those tokens; the others count once."""
+
+    @property
+    def asked(self) -> dict[str, float | int | str]:
+        """What differs from the tool's own defaults."""
+        return self.model_dump(exclude_defaults=True)
+
+
 class Settings(Contract):
     """All of nightsmith.toml."""
 
@@ -39,6 +57,8 @@ class Settings(Contract):
     """The planner."""
     model: str | None = None
     """Model that is fine-tuned where a goal names none, as a goal would name it; null: SmolLM2-135M-Instruct."""
+    sft: SftSettings = SftSettings()
+    """What fine-tunes with LoRA in studies."""
     allow_remote_planner: bool = False
     """Whether planner.url may name another machine: goals and results are sent there."""
     budget: Budget | None = None
@@ -68,7 +88,7 @@ class Settings(Contract):
         return ChatBackend(url=url, model=planner.model, token=os.environ.get(planner.token_env), style=style)
 
 
-_PLAIN = tuple(name for name in Settings.model_fields if name not in ("planner", "budget", "slurm"))
+_PLAIN = tuple(name for name in Settings.model_fields if name not in ("planner", "budget", "slurm", "sft"))
 _SLURM = tuple(name for name in SlurmSite.model_fields if name != "kind")
 
 
@@ -83,7 +103,8 @@ def load_settings(start: Path | None = None) -> Settings:
         raise NightsmithError(
             f"Settings ({path or 'NIGHTSMITH_* variables'}): {problems}. "
             f"Allowed: [planner] {', '.join(PlannerSettings.model_fields)}; {', '.join(_PLAIN)}; "
-            f"[slurm] {', '.join(_SLURM)}; [budget] {', '.join(Budget.model_fields)}."
+            f"[slurm] {', '.join(_SLURM)}; [sft] {', '.join(SftSettings.model_fields)}; "
+            f"[budget] {', '.join(Budget.model_fields)}."
         ) from None
 
 

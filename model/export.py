@@ -1,4 +1,7 @@
-"""A checkpoint's whole model for others to load: what is asked, what came of it. Torch-free; a child process writes."""
+"""A checkpoint's model, or its adapter alone, for others to load: what is asked, what came of it. Torch-free.
+
+A child process writes.
+"""
 
 import json
 import subprocess
@@ -11,14 +14,15 @@ from nightsmith.record.digest import Contract
 from nightsmith.record.errors import NightsmithError
 from nightsmith.record.offline import child_environment
 
-Form = Literal["safetensors", "gguf"]
+Form = Literal["safetensors", "gguf", "gguf-lora"]
 Precision = Literal["float32", "bfloat16", "float16", "q8_0"]
 FORMS: tuple[Form, ...] = get_args(Form)
 PRECISIONS: dict[Form, tuple[Precision, ...]] = {
     "safetensors": ("float32", "bfloat16", "float16"),
     "gguf": ("float16", "bfloat16", "float32", "q8_0"),
+    "gguf-lora": ("float16",),
 }
-"""What each form can hold; GGUF's first one is its default."""
+"""What each form can hold; of the GGUF forms the first is the default."""
 
 
 class ExportRequest(Contract):
@@ -29,7 +33,8 @@ class ExportRequest(Contract):
     folder: str
     """Absolute path of an empty folder to write into."""
     form: Form
-    """`safetensors`: as transformers saves models; `gguf`: as llama.cpp loads them."""
+    """`safetensors`: as transformers saves models; `gguf`: as llama.cpp loads them; `gguf-lora`: an adapter alone, as
+    llama.cpp applies it to its base."""
     precision: Precision | None = None
     """Form of the weights. null: as the checkpoint holds them, float32 where adapters were added in (safetensors);
     float16 (GGUF)."""
@@ -43,7 +48,7 @@ class Exported(Contract):
     model_type: str
     """Kind of model, as in its config.json."""
     num_parameters: int
-    """Weights."""
+    """Weights that were written."""
     precision: Precision
     """Form of the weights."""
     evaluated_as: Precision

@@ -1,4 +1,4 @@
-"""`python -m nightsmith.model.export_worker REQUEST_AS_JSON`: writes a checkpoint's whole model.
+"""`python -m nightsmith.model.export_worker REQUEST_AS_JSON`: writes a checkpoint's whole model, or its adapter.
 
 Prints an Exported as JSON, or {"error": why} for a failure that a person can mend.
 """
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from nightsmith.model import gguf_model
+from nightsmith.model import gguf_adapter, gguf_model
 from nightsmith.model.export import PRECISIONS, Exported, ExportFailed, ExportRequest, Precision
 from nightsmith.model.files import ADAPTER_CONFIG
 from nightsmith.model.gguf_check import require_same_tokens
@@ -34,6 +34,8 @@ def export(request: ExportRequest) -> Exported:
         NightsmithError: the checkpoint cannot be loaded, the form cannot hold it, or the disk is too full.
     """
     checkpoint, folder = Path(request.checkpoint), Path(request.folder)
+    if request.form == "gguf-lora":
+        return _exported(folder, gguf_adapter.TYPE, gguf_adapter.export_adapter(checkpoint, folder), "float16")
     precision: Precision = request.precision or (
         PRECISIONS["gguf"][0] if request.form == "gguf" else stored_precision(checkpoint)
     )
@@ -46,13 +48,16 @@ def export(request: ExportRequest) -> Exported:
         FORMS[request.form](model, tokenizer, folder, precision, request.name)
     except (OSError, SafetensorError) as error:
         raise ExportFailed(f"writing stopped: {error}. Is the disk full?") from error
-    files = {path.name: file_digest(path) for path in sorted(folder.iterdir())}
+    return _exported(folder, model.config.model_type, num_parameters, precision)
+
+
+def _exported(folder: Path, model_type: str, num_parameters: int, precision: Precision) -> Exported:
     return Exported(
-        model_type=model.config.model_type,
+        model_type=model_type,
         num_parameters=num_parameters,
         precision=precision,
         evaluated_as=EVALUATED_AS,
-        files=files,
+        files={path.name: file_digest(path) for path in sorted(folder.iterdir())},
     )
 
 

@@ -11,15 +11,17 @@ transformers with peft is the oracle in the tests; this graph does the same arit
 # T tokens of all streams, N rows, L row length, P shared prefix length, S = P + L keys,
 # D model dim, O output dim, R rank, H query heads, K key-value heads, G = H / K, E head dim, V vocabulary
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import LlamaConfig
 
+from nightsmith.model.files import ADAPTER, ADAPTER_CONFIG
 from nightsmith.model.lora_kernels import CompletionLoss, Kernels, LoraLinear
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -127,6 +129,28 @@ class LoraLlama(nn.Module):
             raise KeyError(f"Adapters differ: {sorted(own.keys() ^ state.keys())[:4]} are on one side only.")
         for name, parameter in own.items():
             parameter.data.copy_(state[name])
+
+    @property
+    def num_frozen(self) -> int:
+        """Weights that are not trained, a tied output counted once."""
+        tied = self.head_VD is self.embed_VD
+        loose = [self.embed_VD, self.final_norm] + ([] if tied else [self.head_VD])
+        return sum(w.numel() for w in (*loose, *(w for layer in self.frozen for w in layer.values())))
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write the adapters as PEFT does."""
+        save_file(self.peft_state(), folder / ADAPTER)
+        # peft's own LoraConfig writes the same, after three seconds of imports; a test reads this file with peft.
+        described = {
+            "peft_type": "LORA",
+            "task_type": "CAUSAL_LM",
+            "r": self.shape.rank,
+            "lora_alpha": self.shape.alpha,
+            "target_modules": list(PROJECTIONS),
+            "layers_to_transform": list(range(self.shape.first_layer, self.config.num_hidden_layers)),
+            "bias": "none",
+        }
+        (folder / ADAPTER_CONFIG).write_text(json.dumps(described, indent=2))
 
     def peft_state(self) -> dict[str, Tensor]:
         """Adapters under peft's names, float32."""

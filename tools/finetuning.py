@@ -66,12 +66,22 @@ class Sft(Tuning):
 
     rows: Literal["chat", "text"] = "chat"
     """`chat`: only assistant turns are trained; `text`: every token is (continued pre-training)."""
+    backend: Literal["trl", "fused"] = "trl"
+    """What trains; `fused`: LoRA of a Llama on CPUs, faster."""
+    first_layer: int = Field(default=0, ge=0)
+    """Layers below it carry no adapters; by backend `fused` only."""
+    lead_tokens: int = Field(default=0, ge=0)
+    """First tokens of each answer that count `lead_weight` times; by backend `fused` only."""
+    lead_weight: float = Field(default=1.0, gt=0)
+    """Weight of those tokens in the loss; the others count once."""
     learning_rate: float | None = Field(default=None, gt=0, le=1)
     """Peak learning rate of AdamW; null: 5e-4 with LoRA, 5e-5 for every weight."""
 
 
-NOT_CHANGED = ("dataset", "model", "rows", "reward", "reward_file")
-"""Arguments that say what is trained, on what."""
+NOT_CHANGED = (
+    "dataset", "model", "rows", "reward", "reward_file", "backend", "first_layer", "lead_tokens", "lead_weight",
+)  # fmt: skip
+"""Arguments that say what is trained, on what, by what."""
 
 
 def settings_of(kind: type[Tuning]) -> tuple[str, ...]:
@@ -150,7 +160,8 @@ def sft_spec(
             "'text' to train every token."
         )
     return SftSpec(
-        model=model, rows=args.rows, data=str(manifest.path(ws, "train")),
+        model=model, rows=args.rows, backend=args.backend, first_layer=args.first_layer, lead_tokens=args.lead_tokens,
+        lead_weight=args.lead_weight, data=str(manifest.path(ws, "train")),
         data_digest=manifest.split("train").data_digest, adaptation=args.adaptation, lora_rank=args.lora_rank,
         lora_alpha=args.lora_alpha, max_len=args.max_len, batch_size=args.batch_size, num_steps=args.num_steps,
         learning_rate=learning_rate(args), schedule=args.schedule, warmup_share=args.warmup_share,

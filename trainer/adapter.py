@@ -16,13 +16,13 @@ from typing import Any
 
 import torch
 from pydantic import Field
-from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer
+from safetensors.torch import load_file
 
 from nightsmith.model.dequantise import dequantised
+from nightsmith.model.load import load_tokenizer
 from nightsmith.model.lora_gguf import read_lora_gguf, write_lora_gguf
 from nightsmith.model.lora_kernels import kernels
-from nightsmith.model.lora_llama import PROJECTIONS, LoraLlama, LoraShape, load_lora_llama
+from nightsmith.model.lora_llama import LoraLlama, LoraShape, load_lora_llama
 from nightsmith.model.pull import planner_gguf
 from nightsmith.record.digest import Contract, file_digest
 from nightsmith.trainer.adapter_rows import (
@@ -43,7 +43,7 @@ class SftConfig(Contract):
     """Training of one adapter, as JSON."""
 
     data: Path
-    """JSON lines {"prompt", "completion"}: prompt = full chat-templated text, completion without the stop token."""
+    """JSON lines {"messages"}: conversations, of which the last answer is trained."""
     out: Path
     """Folder for checkpoints, events.jsonl and the result."""
     dev: Path | None = None
@@ -82,8 +82,6 @@ class SftConfig(Contract):
     """Seconds between checkpoints."""
     compiled: bool = True
     """Whether to compile the memory-bound passes, where there is a C++ compiler."""
-    stop: str = "<|im_end|>"
-    """Token that ends a completion."""
 
     def num_steps(self, num_rows: int) -> int:
         """Optimizer steps for `num_rows` rows."""
@@ -136,24 +134,12 @@ def checkpoints(out: Path) -> list[Path]:
 
 def export(model: LoraLlama, config: SftConfig, folder: Path) -> None:
     """Write the adapter as peft reads it and as the engine reads it (`adapter.gguf`)."""
-    state, llama = model.peft_state(), model.config
-    save_file(state, folder / "adapter_model.safetensors")
-    # peft's own LoraConfig writes the same, after three seconds of imports; a test reads this file with peft.
-    peft = {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "r": config.rank,
-        "lora_alpha": config.alpha,
-        "target_modules": list(PROJECTIONS),
-        "layers_to_transform": list(range(config.first_layer, llama.num_hidden_layers)),
-        "bias": "none",
-    }
-    (folder / "adapter_config.json").write_text(json.dumps(peft, indent=2))
+    model.save_pretrained(folder)
     write_lora_gguf(
         folder / "adapter.gguf",
-        {name: tensor.numpy() for name, tensor in state.items()},
+        {name: tensor.numpy() for name, tensor in model.peft_state().items()},
         alpha=config.alpha,
-        num_heads=llama.num_attention_heads,
+        num_heads=model.config.num_attention_heads,
         num_key_value_heads=model.key_heads,
     )
 
@@ -173,9 +159,9 @@ def train(config: SftConfig) -> dict[str, Any]:
     torch.manual_seed(config.seed)
     config.out.mkdir(parents=True, exist_ok=True)
     base = config.base if config.base and config.base.is_dir() else dequantised(config.base or planner_gguf())
-    tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
-    rows = read_rows(config.data, tokenizer, config.stop, config.max_len)
-    dev = read_rows(config.dev, tokenizer, config.stop, config.max_len) if config.dev else []
+    tokenizer = load_tokenizer(base)
+    rows = read_rows(config.data, tokenizer, config.max_len)
+    dev = read_rows(config.dev, tokenizer, config.max_len) if config.dev else []
     model = load_lora_llama(
         base, LoraShape(config.rank, config.alpha, config.first_layer), kernels(compiled=config.compiled)
     )

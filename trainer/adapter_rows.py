@@ -1,15 +1,17 @@
-"""Supervised fine-tuning of LoRA adapters on prompt and completion pairs: data, order, steps. CPUs first."""
+"""Supervised fine-tuning of LoRA adapters on conversations: data, order, steps. CPUs first."""
 
 import json
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
-from tokenizers import Tokenizer
 
+from nightsmith.model.chat_rows import ChatFormat, parse_messages
 from nightsmith.model.lora_llama import Batch, LoraLlama
 from nightsmith.record.errors import Damaged
 
@@ -26,10 +28,12 @@ class Lead:
     tokens: int = 0
     weight: float = 1.0
 
-    def weights(self, completion: Sequence[int]) -> torch.Tensor:
-        """Weight of each completion token, float32."""
-        weights = torch.ones(len(completion))
-        weights[: self.tokens] = self.weight
+    def weights(self, labels: Sequence[int]) -> torch.Tensor:
+        """Weight of each label, float32: 0 where nothing is trained."""
+        weights, place = torch.zeros(len(labels)), 0
+        for i, label in enumerate(labels):
+            place = 0 if label == IGNORED else place + 1
+            weights[i] = 0.0 if place == 0 else self.weight if place <= self.tokens else 1.0
         return weights
 
 
@@ -39,35 +43,39 @@ EVEN = Lead()
 
 @dataclass(frozen=True)
 class Row:
-    """One example as token ids; the completion ends with the stop token."""
+    """One example."""
 
-    prompt: tuple[int, ...]
-    completion: tuple[int, ...]
+    ids: tuple[int, ...]
+    """Its tokens."""
+    labels: tuple[int, ...]
+    """The same, IGNORED where they are not trained."""
 
     def __len__(self) -> int:
-        return len(self.prompt) + len(self.completion)
+        return len(self.ids)
+
+    @cached_property
+    def prompt(self) -> tuple[int, ...]:
+        """What comes before the first token that is trained."""
+        return self.ids[: next(i for i, label in enumerate(self.labels) if label != IGNORED)]
 
 
-def read_rows(path: Path, tokenizer: Tokenizer, stop: str, max_len: int) -> list[Row]:
-    """Read JSON lines {"prompt", "completion"}. Prompt and completion are tokenised apart, as the engine sees them.
+def read_rows(path: Path, tokenizer: Any, max_len: int) -> list[Row]:
+    """Read JSON lines {"messages"}: conversations, of which the last answer is trained, rendered as `sft` renders them.
 
     Raises Damaged when a row exceeds `max_len` tokens: nothing is cut silently.
     """
-    stop_id = tokenizer.token_to_id(stop)
-    if stop_id is None:
-        raise Damaged(f"The tokenizer has no token {stop!r}. Name the one that ends an answer in the chat template.")
-    rows = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        pair = json.loads(line)
-        prompt, completion = (tokenizer.encode(pair[k], add_special_tokens=False).ids for k in ("prompt", "completion"))
-        row = Row(tuple(prompt), (*completion, stop_id))
+    lines = path.read_text().splitlines()
+    if not lines:
+        raise Damaged(f"{path} holds no rows. Each line is an object with `messages`.")
+    messages = [parse_messages(json.dumps(json.loads(line)["messages"]), str(n)) for n, line in enumerate(lines, 1)]
+    rows: list[Row] = []
+    for number, row in enumerate(ChatFormat(tokenizer).last_answers(messages), 1):
         if len(row) > max_len:
             raise Damaged(
                 f"{path}, line {number}: {len(row)} tokens, allowed are {max_len}. Shorten it, or raise max_len."
             )
-        rows.append(row)
-    if not rows:
-        raise Damaged(f"{path} holds no rows. Each line is an object with `prompt` and `completion`.")
+        labels = (token if trained else IGNORED for token, trained in zip(row.ids, row.trained, strict=True))
+        rows.append(Row(row.ids, tuple(labels)))
     return rows
 
 
@@ -121,11 +129,10 @@ def collate(rows: Sequence[Row], prefix_len: int, multiple: int = 16, lead: Lead
     ids = torch.zeros(len(rows), length, dtype=torch.long)
     targets, weights = torch.full((len(rows), length), IGNORED), torch.zeros(len(rows), length)
     for i, row in enumerate(rows):
-        tokens = torch.tensor((*row.prompt, *row.completion))[prefix_len:]
+        tokens, following = torch.tensor(row.ids[prefix_len:]), row.labels[prefix_len + 1 :]
         ids[i, : len(tokens)] = tokens
-        start = len(row.prompt) - prefix_len - 1
-        targets[i, start : start + len(row.completion)] = torch.tensor(row.completion)
-        weights[i, start : start + len(row.completion)] = lead.weights(row.completion)
+        targets[i, : len(following)] = torch.tensor(following)
+        weights[i, : len(following)] = lead.weights(following)
     return Batch(torch.tensor(rows[0].prompt[:prefix_len], dtype=torch.long), ids, targets, weights)
 
 
@@ -155,4 +162,4 @@ def mean_loss(model: LoraLlama, rows: Sequence[Row], prefix_lens: Mapping[Family
     ordered = sorted(rows, key=lambda row: (family(row), len(row)))
     parts = [ordered[i : i + batch_size] for i in range(0, len(ordered), batch_size)]
     total = sum(float(model(collate(part, shared(part, prefix_lens)))) for part in parts)
-    return total / sum(len(r.completion) for r in rows)
+    return total / sum(label != IGNORED for row in rows for label in row.labels)

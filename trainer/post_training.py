@@ -8,8 +8,11 @@ from nightsmith.evals.types import SuiteSpec
 from nightsmith.model.capacity.sharding import ParallelPlan
 from nightsmith.record.digest import Contract
 
-Backend = Literal["trl", "axolotl", "automodel"]
-"""What trains: TRL within the job, or a trainer that is installed apart and runs as the job's child."""
+Backend = Literal["trl", "fused", "axolotl", "automodel"]
+"""What trains: within the job TRL, or transformers' Trainer on fused layers; or a trainer that is installed apart and
+runs as the job's child."""
+OWN_BACKENDS = ("trl", "fused")
+"""Those within the job."""
 
 
 class ModelRef(Contract):
@@ -31,7 +34,8 @@ class PostTraining(Contract):
     data_digest: str
     """SHA-256 of that file."""
     backend: Backend = "trl"
-    """`trl`: this installation's; `axolotl`, `automodel` (NeMo AutoModel): found on PATH, see docs/external.md."""
+    """`trl`: this installation's; `fused`: LoRA of a Llama by `sft` on CPUs, faster (docs/post-training.md);
+    `axolotl`, `automodel` (NeMo AutoModel): found on PATH, see docs/external.md."""
     adaptation: Literal["full", "lora", "qlora"] = "lora"
     """`full`: every weight; `lora`: adapters on all linear layers (arXiv:2106.09685); `qlora`: adapters on a base of
     4 bits (arXiv:2305.14314), by external trainers only."""
@@ -80,16 +84,18 @@ class PostTraining(Contract):
         return 1
 
     @model_validator(mode="after")
-    def _require_known_to_trl(self) -> Self:
-        """TRL runs as one process here, on full or 16-bit weights."""
+    def _require_known_to_own_backends(self) -> Self:
+        """They run as one process here, on full or 16-bit weights."""
         asked = {
             "adaptation": self.adaptation == "qlora", "lora_experts": not self.lora_experts,
             "micro_batch": self.micro_batch is not None, "parallel": self.parallel is not None,
         }  # fmt: skip
-        if self.backend == "trl" and (names := [name for name, is_asked in asked.items() if is_asked]):
+        if self.backend in OWN_BACKENDS and (names := [name for name, is_asked in asked.items() if is_asked]):
             raise ValueError(
                 f"{', '.join(names)}: only external trainers can do that. Set backend to 'axolotl' or 'automodel'."
             )
+        if self.backend == "fused" and not isinstance(self, SftSpec):
+            raise ValueError("Backend 'fused' can do `sft` alone. Set backend to 'trl'.")
         return self
 
 
@@ -101,6 +107,26 @@ class SftSpec(PostTraining):
     rows: Literal["chat", "text"] = "chat"
     """`chat`: column `messages` and perhaps `tools`, only assistant turns are trained; longer rows than `max_len` are
     left out and counted. `text`: column `text`, every token is trained; texts are cut into rows of `max_len`."""
+    first_layer: int = Field(default=0, ge=0)
+    """Layers below it carry no adapters and cost no backward pass; by backend `fused` only."""
+    lead_tokens: int = Field(default=0, ge=0)
+    """First tokens of each answer that count `lead_weight` times in the loss; by backend `fused` only."""
+    lead_weight: float = Field(default=1.0, gt=0)
+    """Weight of those tokens; the others count once."""
+
+    @model_validator(mode="after")
+    def _require_fusable(self) -> Self:
+        own = {"first_layer": self.first_layer > 0, "lead_tokens": self.lead_tokens > 0}
+        if self.backend != "fused":
+            if names := [name for name, is_asked in own.items() if is_asked]:
+                raise ValueError(f"{', '.join(names)}: only backend 'fused' can do that. Set it, or leave them out.")
+            return self
+        if self.adaptation != "lora" or self.rows != "chat" or self.precision != "auto":
+            raise ValueError(
+                "Backend 'fused' trains LoRA adapters (adaptation 'lora') on conversations (rows 'chat') in bfloat16 "
+                "(precision 'auto'). Set these, or backend to 'trl'."
+            )
+        return self
 
 
 class DpoSpec(PostTraining):

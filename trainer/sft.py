@@ -14,7 +14,13 @@ from nightsmith.trainer.spec import SftSpec
 
 def run(attempt: Attempt, spec: SftSpec) -> None:
     """Fine-tune, or go on from the newest whole checkpoint, then evaluate. See `trl_job.run`."""
-    trl_job.run(attempt, spec, METHOD)
+    trl_job.run(attempt, spec, METHOD if spec.backend == "trl" else _fused())
+
+
+def _fused() -> trl_job.Method:
+    from nightsmith.trainer import fused
+
+    return fused.METHOD
 
 
 def _build(job: trl_job.Job) -> SFTTrainer:

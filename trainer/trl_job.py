@@ -29,7 +29,7 @@ from transformers import PrinterCallback
 from nightsmith.model.arithmetic import multiplies_bfloat16
 from nightsmith.model.files import found_digest, weights_digest
 from nightsmith.model.load import load, load_tokenizer
-from nightsmith.model.lora import add_adapters, describe, write_base
+from nightsmith.model.lora import Adapted, add_adapters, describe, write_base
 from nightsmith.model.router import freeze_routers
 from nightsmith.record.errors import Damaged
 from nightsmith.trainer.attempt import Attempt
@@ -83,6 +83,11 @@ def _load(checkpoint: Path, spec: Any) -> Any:  # noqa: ARG001
     return load(checkpoint)
 
 
+def _with_adapters(model: Any, spec: PostTraining, task: str) -> Any:
+    base = Path(spec.model.path)
+    return add_adapters(model, base=base, rank=spec.lora_rank, alpha=spec.lora_alpha, seed=spec.seed, task=task)
+
+
 def evaluate_final(attempt: Attempt, spec: PostTraining, final: Path) -> None:
     """Evaluate the final model on the spec's dev suite, if it has one."""
     if spec.dev_suite is not None:
@@ -103,6 +108,10 @@ class Method:
     """Steps between states that a run can be left in and gone on from."""
     load: Callable[[Path, Any], Any] = _load
     """The model of a folder, for a spec, in float32."""
+    adapters: Callable[[Any, Any, str], Any] = _with_adapters
+    """The model with fresh adapters, of model, spec and task."""
+    describe: Callable[[Any], Adapted] = describe
+    """What of the model is trained."""
     task: str = "CAUSAL_LM"
     """PEFT's name of what the model is for."""
     finish: Callable[[Attempt, Any, Path], None] = evaluate_final
@@ -155,12 +164,10 @@ def _model(attempt: Attempt, spec: PostTraining, method: Method, found: Path | N
     # transformers resumes by names in memory, and experts that are saved one by one have others: load them here.
     model = method.load(found if found and spec.adaptation == "full" else base, spec)
     if spec.adaptation == "lora":
-        model = add_adapters(
-            model, base=base, rank=spec.lora_rank, alpha=spec.lora_alpha, seed=spec.seed, task=method.task
-        )
+        model = method.adapters(model, spec, method.task)
     elif not spec.train_router:
         freeze_routers(model)
-    adapted = describe(model)
+    adapted = method.describe(model)
     attempt.journal.write("model", trained=adapted.num_trained, parameters=adapted.num_all, modules=adapted.modules)
     return model
 

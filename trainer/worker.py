@@ -28,6 +28,7 @@ from nightsmith.record.offline import OFFLINE
 from nightsmith.trainer import ranks, runfolder
 from nightsmith.trainer.attempt import Attempt, Ended
 from nightsmith.trainer.journal import JOURNAL, Journal
+from nightsmith.trainer.post_training import OWN_BACKENDS
 from nightsmith.trainer.spec import LaunchSpec, PostTraining, RewardSpec, RunResult, RunSpec, RunStatus, TrainSpec
 
 RUNNERS = {kind: f"nightsmith.trainer.{kind}" for kind in ("pretrain", "sft", "dpo", "reward", "grpo", "evaluate")}
@@ -185,7 +186,7 @@ def make_result(attempt: Attempt, spec: RunSpec, status: RunStatus, reason: str,
 
 def runner_of(spec: RunSpec) -> str:
     """The module whose `run` carries a spec out."""
-    is_external = isinstance(spec, PostTraining) and spec.backend != "trl"
+    is_external = isinstance(spec, PostTraining) and spec.backend not in OWN_BACKENDS
     return EXTERNAL if is_external else RUNNERS[spec.kind]
 
 

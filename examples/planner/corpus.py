@@ -1,8 +1,9 @@
-"""Write the training corpus of the embedded planner: prompts as the planner gets them, answers in the wire form.
+"""Write the training corpus of the embedded planner: conversations as the planner has them, answers in the wire form.
 
     python examples/planner/corpus.py OUT_DIR [--goals 350] [--tuning 600] … [--seed 0] [--tokenizer tokenizer.json]
+    python examples/planner/corpus.py OUT_DIR --only sayings --sayings 100 --held 16
 
-Examples come from the grammars and from the `handwritten*.jsonl` files; the `heldout*.jsonl` files are never read here.
+What is trained on comes from the grammars and the `handwritten*.jsonl` files, never from the `heldout*.jsonl` files.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import random
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,8 @@ from nightsmith.agent.conversing import ConverseRequest
 from nightsmith.agent.literals import Candidate
 
 HERE = Path(__file__).parent
+Example = dict[str, list[prompting.Message]]
+"""{"messages": …}: what the planner is asked, and what it should answer."""
 
 
 def compact(value: Any) -> str:
@@ -37,13 +41,20 @@ def compact(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
-def interpret_example(goal: str, gold: dict[str, Any]) -> dict[str, str]:
+def conversation(asked: list[prompting.Message], answer: Any) -> Example:
+    """An example: the turns that are asked, and the answer as JSON."""
+    return {"messages": [*asked, {"role": "assistant", "content": compact(answer)}]}
+
+
+def question(example: Example) -> str:
+    """What is asked, as text; examples that ask the same are one."""
+    return prompting.chat_text(example["messages"][:-1])
+
+
+def interpret_example(goal: str, gold: dict[str, Any]) -> Example:
     """One example of the interpret decision. WireError where the finder lacks a value of the gold answer."""
     candidates = literals.find(goal)
-    return {
-        "prompt": prompting.chat_text(prompting.interpret_messages(goal, candidates)),
-        "completion": compact(right_answer(goal, gold, candidates)),
-    }
+    return conversation(prompting.interpret_messages(goal, candidates), right_answer(goal, gold, candidates))
 
 
 def right_answer(goal: str, gold: dict[str, Any], candidates: tuple[Candidate, ...]) -> dict[str, Any]:
@@ -52,14 +63,14 @@ def right_answer(goal: str, gold: dict[str, Any], candidates: tuple[Candidate, .
     return labels.labelled(wire.compress(meaning, candidates), candidates)
 
 
-def propose_example(r: random.Random) -> dict[str, str]:
+def propose_example(r: random.Random) -> Example:
     """One example of the propose decision."""
     request, gold = propose_cases.case(r)
     proposals.expand(gold, request)
-    return {"prompt": prompting.chat_text(prompting.propose_messages(request)), "completion": compact(gold)}
+    return conversation(prompting.propose_messages(request), gold)
 
 
-def repair_example(goal: str, gold: dict[str, Any], r: random.Random) -> dict[str, str] | None:
+def repair_example(goal: str, gold: dict[str, Any], r: random.Random) -> Example | None:
     """A first answer with a wrong label, the error, and the right answer; None where the first would stand."""
     candidates = literals.find(goal)
     try:
@@ -72,8 +83,7 @@ def repair_example(goal: str, gold: dict[str, Any], r: random.Random) -> dict[st
         wire.expand(labels.unlabelled(wrong, candidates), goal, candidates)
     except wire.WireError as error:
         repair = prompting.repair_messages(compact(wrong), str(error))
-        messages = prompting.interpret_messages(goal, candidates) + repair
-        return {"prompt": prompting.chat_text(messages), "completion": compact(right)}
+        return conversation(prompting.interpret_messages(goal, candidates) + repair, right)
     return None
 
 
@@ -87,7 +97,7 @@ def _unambiguous(goal: str) -> bool:
 
 def grammar_examples(
     make: Callable[[random.Random], Iterable[parts.Part]], number: int, seed: str, failures: list[str]
-) -> Iterator[dict[str, str]]:
+) -> Iterator[Example]:
     """Examples from a grammar. Noise that would destroy a literal is left out."""
     r, seen = random.Random(seed), set[str]()
     while len(seen) < number:
@@ -95,9 +105,7 @@ def grammar_examples(
             yield from _noisy(r, clean, gold, seen, failures)
 
 
-def _noisy(
-    r: random.Random, clean: str, gold: parts.Gold, seen: set[str], failures: list[str]
-) -> Iterator[dict[str, str]]:
+def _noisy(r: random.Random, clean: str, gold: parts.Gold, seen: set[str], failures: list[str]) -> Iterator[Example]:
     if _unambiguous(clean):
         for text in dict.fromkeys((parts.noise(r, clean), clean)):
             try:
@@ -106,24 +114,21 @@ def _noisy(
                 if text == clean:
                     failures.append(f"{text}\n   {compact(gold)}\n   {error}")
                 continue
-            if example["prompt"] not in seen:
-                seen.add(example["prompt"])
+            if question(example) not in seen:
+                seen.add(question(example))
                 yield example
             break
 
 
-def converse_example(request: ConverseRequest, gold: dict[str, Any]) -> dict[str, str]:
+def converse_example(request: ConverseRequest, gold: dict[str, Any]) -> Example:
     """One example of the converse decision. WireError where the text lacks a trial of the gold utterance."""
     found = conversing.mentions(request)
     answer = conversing.compress(conversing.Utterance(**gold), found)
     conversing.expand(answer, request, found)
-    return {
-        "prompt": prompting.chat_text(prompting.converse_messages(request, found)),
-        "completion": compact(answer),
-    }
+    return conversation(prompting.converse_messages(request, found), answer)
 
 
-def saying_examples(number: int, seed: str) -> Iterator[dict[str, str]]:
+def saying_examples(number: int, seed: str) -> Iterator[Example]:
     """Examples of what people say, without those in which noise destroyed the name of a trial."""
     r, seen = random.Random(seed), set[str]()
     while len(seen) < number:
@@ -131,19 +136,19 @@ def saying_examples(number: int, seed: str) -> Iterator[dict[str, str]]:
             example = converse_example(*sayings.saying(r))
         except wire.WireError:
             continue
-        if example["prompt"] not in seen:
-            seen.add(example["prompt"])
+        if question(example) not in seen:
+            seen.add(question(example))
             yield example
 
 
-def handwritten_sayings(path: Path) -> Iterator[dict[str, str]]:
+def handwritten_sayings(path: Path) -> Iterator[Example]:
     """What people say, written by hand."""
     for line in path.read_text().splitlines():
         case = json.loads(line)
         yield converse_example(sayings.request(case["text"], case["last_trial"]), case["gold"])
 
 
-def handwritten_examples(path: Path, r: random.Random) -> Iterator[dict[str, str]]:
+def handwritten_examples(path: Path, r: random.Random) -> Iterator[Example]:
     """Examples written by hand, most with other names of files; a value that the finder lacks is an error."""
     for number, line in enumerate(path.read_text().splitlines(), 1):
         case = json.loads(line)
@@ -158,17 +163,17 @@ def handwritten_examples(path: Path, r: random.Random) -> Iterator[dict[str, str
             raise SystemExit(f"{path.name}:{number}: {case['goal'][:200]}\n   {error}") from error
 
 
-def write(path: Path, examples: list[dict[str, str]]) -> None:
+def write(path: Path, examples: list[Example]) -> None:
     """One JSON object a line."""
     path.write_text("".join(compact(example) + "\n" for example in examples))
 
 
-def token_counts(examples: list[dict[str, str]], tokenizer: Path) -> list[int]:
+def token_counts(examples: list[Example], tokenizer: Path) -> list[int]:
     """Tokens of prompt and answer together."""
     from tokenizers import Tokenizer
 
     encode = Tokenizer.from_file(str(tokenizer)).encode
-    return [len(encode(example["prompt"] + example["completion"]).ids) + 1 for example in examples]
+    return [len(encode(question(example) + example["messages"][-1]["content"]).ids) + 1 for example in examples]
 
 
 CLAUSES = clauses.load(HERE / "clauses.jsonl")
@@ -205,7 +210,7 @@ GRAMMARS: dict[str, tuple[Callable[[random.Random], Iterable[parts.Part]], int]]
 """Grammars of goals, and how many examples each gives."""
 
 
-def examples(args: argparse.Namespace, failures: list[str]) -> dict[str, list[dict[str, str]]]:
+def examples(args: argparse.Namespace, failures: list[str]) -> dict[str, list[Example]]:
     """All examples by where they come from."""
     r = random.Random(args.seed + 1)
     found = {
@@ -215,7 +220,7 @@ def examples(args: argparse.Namespace, failures: list[str]) -> dict[str, list[di
     repaired = (repair_example(*grammar.pretrain(r), r) for _ in range(4 * args.repairs))
     found["repair"] = [example for example in repaired if example is not None][: args.repairs]
     proposed = (propose_example(r) for _ in range(args.proposals))
-    found["propose"] = list({example["prompt"]: example for example in proposed}.values())
+    found["propose"] = list({question(example): example for example in proposed}.values())
     found["sayings"] = list(saying_examples(args.sayings, f"sayings {args.seed}"))
     found["handwritten"] = [example for _ in range(args.repeat) for example in handwritten(r)]
     return found
@@ -225,15 +230,29 @@ HANDWRITTEN = sorted(path for path in HERE.glob("handwritten*.jsonl") if path.st
 WHOLE = [json.loads(line) for path in HANDWRITTEN for line in path.read_text().splitlines()]
 
 
-def handwritten(r: random.Random) -> Iterator[dict[str, str]]:
+def handwritten(r: random.Random) -> Iterator[Example]:
     """Everything written by hand, once."""
     for path in HANDWRITTEN:
         yield from handwritten_examples(path, r)
     yield from handwritten_sayings(HERE / "handwritten_converse.jsonl")
 
 
-def main() -> None:
-    """Write train.jsonl and dev.jsonl (one in forty) and print the counts."""
+def held_out(parts: list[str]) -> Iterator[Example]:
+    """Goals and sayings that nothing like is trained on, as far as the finder knows their values."""
+    for line in (HERE / "heldout_third.jsonl").read_text().splitlines() if parts != ["sayings"] else ():
+        case = json.loads(line)
+        with suppress(wire.WireError):
+            yield interpret_example(case["goal"], case["gold"])
+    if "sayings" in parts:
+        yield from handwritten_sayings(HERE / "heldout_converse.jsonl")
+
+
+PARTS = (*GRAMMARS, "sayings", "proposals", "repairs", "repeat")
+"""What the corpus is made of; `repeat` is what was written by hand."""
+
+
+def arguments() -> argparse.Namespace:
+    """The command line; parts that are not asked for have no examples."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     for name, (_, number) in GRAMMARS.items():
@@ -242,19 +261,31 @@ def main() -> None:
     parser.add_argument("--proposals", type=int, default=80)
     parser.add_argument("--repairs", type=int, default=10)
     parser.add_argument("--repeat", type=int, default=1, help="copies of what was written by hand")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts; default: all")
+    parser.add_argument("--held", type=int, help="rows of dev.jsonl, and of test.jsonl; default: 1 in 40, and all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tokenizer", type=Path)
     args = parser.parse_args()
+    for name in set(PARTS) - set(args.only):
+        setattr(args, name, 0)
+    return args
+
+
+def main() -> None:
+    """Write train.jsonl, dev.jsonl and test.jsonl, and print the counts."""
+    args = arguments()
     failures: list[str] = []
     found = examples(args, failures)
     everything = [example for part in found.values() for example in part]
     random.Random(args.seed + 2).shuffle(everything)
     args.out.mkdir(parents=True, exist_ok=True)
-    held = len(everything) // 40
-    write(args.out / "train.jsonl", everything[held:])
-    write(args.out / "dev.jsonl", everything[:held])
+    held = args.held or len(everything) // 40
+    unseen = list(held_out(args.only))[: args.held]
+    for name, rows in (("train", everything[held:]), ("dev", everything[:held]), ("test", unseen)):
+        write(args.out / f"{name}.jsonl", rows)
     counts: dict[str, int] = {name: len(part) for name, part in found.items()}
-    counts |= {"train": len(everything) - held, "dev": held, "grammar_goals_refused": len(failures)}
+    counts |= {"train": len(everything) - held, "dev": held, "test": len(unseen)}
+    counts["grammar_goals_refused"] = len(failures)
     if args.tokenizer:
         tokens = token_counts(everything, args.tokenizer)
         counts |= {

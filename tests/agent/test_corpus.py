@@ -26,7 +26,7 @@ DEMOS = (
 """Beginnings of the demonstrations' goals: they are trained and measured with other numbers."""
 
 
-def written(out: Path, repeat: int = 0) -> list[dict[str, str]]:
+def written(out: Path, repeat: int = 0) -> list[dict[str, list[dict[str, str]]]]:
     counts = [part for name, number in SMALL.items() for part in (f"--{name}", str(number))]
     command = [sys.executable, str(SCRIPT), str(out), *counts, "--repairs", "5", "--repeat", str(repeat)]
     subprocess.run(command, check=True, capture_output=True, timeout=60)
@@ -39,10 +39,12 @@ def test_a_seed_fixes_the_corpus_and_every_example_is_a_prompt_with_a_compact_an
     assert examples == written(tmp_path / "b")
     assert len(examples) >= 250
     for example in examples:
-        answer = json.loads(example["completion"])
-        assert example["prompt"].startswith(("<|im_start|>system\nYou plan training", "<|im_start|>system\nYou sort"))
-        assert example["prompt"].endswith("<|im_start|>assistant\n")
-        assert json.dumps(answer, separators=(",", ":"), ensure_ascii=False) == example["completion"]
+        (system, *asked, answered) = example["messages"]
+        answer = json.loads(answered["content"])
+        assert system["content"].startswith(("You plan training", "You sort"))
+        assert [turn["role"] for turn in (system, *asked, answered)][:2] == ["system", "user"]
+        assert (asked[-1]["role"], answered["role"]) == ("user", "assistant")
+        assert json.dumps(answer, separators=(",", ":"), ensure_ascii=False) == answered["content"]
         allowed = conversing.schema() if "k" in answer else proposals.schema(1) if "t" in answer else wire_schema.SCHEMA
         branches = [allowed, *allowed.get("anyOf", [])]
         assert any(set(answer) <= set(branch.get("properties", {})) for branch in branches)
@@ -104,7 +106,7 @@ def likeness(one: set[tuple[str, ...]], other: set[tuple[str, ...]]) -> float:
 
 
 def test_nothing_held_out_is_trained_on_nor_anything_like_it(tmp_path: Path):
-    prompts = [example["prompt"] for example in written(tmp_path, repeat=1)]
+    prompts = [prompting.chat_text(example["messages"][:-1]) for example in written(tmp_path, repeat=1)]
     shown = [re.search(r"<(?:goal|said)>\n(.*?)\n</(?:goal|said)>", prompt, re.DOTALL) for prompt in prompts]
     trained = [phrases(re.sub(r" \[L\d+[^\]]*\]", "", match[1])) for match in shown if match]
     held = [case.get("goal") or case["text"] for name in HELD_OUT for case in cases(name)]

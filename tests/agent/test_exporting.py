@@ -105,7 +105,7 @@ def test_the_job_of_a_trial_is_chosen_and_what_is_absent_is_told(ws, nano):
         ("s99", {}, "s99"),
         ("0123456789ab", {}, "no job '0123456789ab'"),
         (".", {"trial": 1}, "is a folder"),
-        ("s1", {"form": "onnx"}, "no format 'onnx'. Possible: safetensors, gguf"),
+        ("s1", {"form": "onnx"}, "no format 'onnx'. Possible: safetensors, gguf, gguf-lora"),
         ("s1", {"precision": "q8_0"}, "safetensors has no precision 'q8_0'"),
     ],
 )

@@ -50,6 +50,13 @@ def test_every_planned_call_is_valid_for_its_tool():
     assert all(isinstance(registry.validate(each), registry.TOOLS[each.tool].args) for each in plan.calls)
 
 
+def test_what_the_settings_say_of_fine_tuning_is_in_the_call_that_is_approved_where_adapters_are_trained():
+    look = dataclasses.replace(seen(), sft={"backend": "fused", "first_layer": 6})
+    trained = call(planned(goal(), look=look), "sft").args
+    assert (trained["backend"], trained["first_layer"]) == ("fused", 6)
+    assert "backend" not in call(planned(goal(adaptation="full"), look=look), "sft").args
+
+
 def test_the_unmodified_model_is_the_reference_by_its_weights():
     assert planned(goal()).model == MODEL.ref
 

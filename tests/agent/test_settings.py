@@ -31,6 +31,11 @@ def test_the_file_is_found_upwards_and_the_environment_wins(tmp_path, monkeypatc
     assert (settings.planner.url, settings.planner.model) == ("http://localhost:2/v1", "m")
 
 
+def test_the_file_says_what_fine_tunes_in_studies(tmp_path):
+    (tmp_path / FILE).write_text('[sft]\nbackend = "fused"\nlead_tokens = 4\n')
+    assert load_settings(tmp_path).sft.asked == {"backend": "fused", "lead_tokens": 4}
+
+
 def test_the_token_comes_from_the_variable_that_the_file_names(tmp_path, monkeypatch):
     (tmp_path / FILE).write_text('[planner]\nurl = "http://127.0.0.1:1/v1"\ntoken_env = "MY_TOKEN"\n')
     monkeypatch.setenv("MY_TOKEN", "s3cret")

@@ -23,6 +23,8 @@ def write_tiny_llama(folder: Path) -> Path:
         num_key_value_heads=2,
         tie_word_embeddings=True,
         initializer_range=0.3,
+        bos_token_id=None,
+        eos_token_id=WORDS.index("<|im_end|>"),
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
     )
     LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)

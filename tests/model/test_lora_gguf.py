@@ -1,7 +1,17 @@
+import json
+
 import numpy as np
 import pytest
 from gguf import GGUFReader, GGUFWriter
+from safetensors.torch import load_file
+from tiny_llama import write_tiny_llama
 
+from nightsmith.model import export_worker
+from nightsmith.model.export import ExportFailed, ExportRequest
+from nightsmith.model.files import weights_digest
+from nightsmith.model.gguf_adapter import export_adapter
+from nightsmith.model.load import load
+from nightsmith.model.lora import add_adapters, write_base
 from nightsmith.model.lora_gguf import permute_rows, read_lora_gguf, write_lora_gguf
 from nightsmith.record.errors import Damaged
 
@@ -92,3 +102,34 @@ def test_an_adapter_of_another_kind_of_layer_is_refused_by_name(tmp_path):
     name = "base_model.model.model.embed_tokens.lora_A.weight"
     with pytest.raises(Damaged, match="embed_tokens"):
         write_lora_gguf(tmp_path / "x", {name: np.zeros((2, 2))}, alpha=1, num_heads=1, num_key_value_heads=1)
+
+
+def adapter_on_a_tiny_llama(folder):
+    base = write_tiny_llama(folder / "base")
+    model = add_adapters(load(base), base=base, rank=4, alpha=8, seed=0)
+    model.save_pretrained(folder / "adapter")
+    write_base(folder / "adapter", base, weights_digest(base))
+    return folder / "adapter"
+
+
+def test_an_adapter_that_peft_wrote_is_exported_for_the_engine_with_its_scale(tmp_path):
+    adapter, out = adapter_on_a_tiny_llama(tmp_path), tmp_path / "out"
+    out.mkdir()
+    request = ExportRequest(checkpoint=str(adapter), folder=str(out), form="gguf-lora", name="tiny")
+    exported = export_worker.export(request)
+    state = load_file(adapter / "adapter_model.safetensors")
+    again = read_lora_gguf(out / "adapter.gguf", num_heads=4, num_key_value_heads=2)
+    assert again.keys() == state.keys()
+    assert all(np.allclose(again[name], weight.numpy(), atol=1e-3) for name, weight in state.items())
+    assert GGUFReader(out / "adapter.gguf").fields["adapter.lora.alpha"].contents() == 8
+    assert (exported.num_parameters, exported.precision) == (sum(w.numel() for w in state.values()), "float16")
+
+
+def test_a_model_that_is_no_plain_adapter_of_a_llama_is_refused_with_what_would_do(tmp_path):
+    adapter = adapter_on_a_tiny_llama(tmp_path)
+    with pytest.raises(ExportFailed, match=r"whole model and no adapter\. Export it with --format gguf"):
+        export_adapter(tmp_path / "base", tmp_path)
+    described = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps(described | {"use_dora": True}))
+    with pytest.raises(ExportFailed, match="use_dora"):
+        export_adapter(adapter, tmp_path)

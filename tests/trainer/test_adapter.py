@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from peft import PeftConfig
 from safetensors.torch import load_file
 from tiny_llama import write_tiny_llama
-from tokenizers import Tokenizer
 
+from nightsmith.model.load import load_tokenizer
 from nightsmith.record.errors import Damaged
 from nightsmith.trainer.adapter_rows import (
     IGNORED,
@@ -28,9 +28,20 @@ from nightsmith.trainer.adapter_rows import (
     shared,
 )
 
-ROWS = st.lists(st.integers(1, 40).map(lambda n: Row(tuple(range(2, 2 + n)), (5, 1))), min_size=1, max_size=60)
+
+def tokens(prompt: tuple[int, ...], answer: tuple[int, ...]) -> Row:
+    return Row((*prompt, *answer), (*[IGNORED] * len(prompt), *answer))
+
+
+ROWS = st.lists(st.integers(1, 40).map(lambda n: tokens(tuple(range(2, 2 + n)), (5, 1))), min_size=1, max_size=60)
+
+
+def row(prompt: str, answer: str) -> dict[str, list[dict[str, str]]]:
+    return {"messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]}
+
+
 DATA = [
-    {"prompt": f"goal {verb} {noun} until", "completion": f"good {'sft' if verb == 'train' else 'dpo'}"}
+    row(f"goal {verb} {noun} until", f"good {'sft' if verb == 'train' else 'dpo'}")
     for verb in ("train", "evaluate")
     for noun in ("tickets", "mails", "notes")
 ] * 4
@@ -52,8 +63,8 @@ def test_a_batch_asks_for_exactly_the_completions_each_after_its_prompt(rows):
     for i, row in enumerate(rows):
         inputs = [*batch.prefix_ids_P.tolist(), *batch.ids_NL[i].tolist()]
         asked = [(p, t) for p, t in enumerate(batch.targets_NL[i].tolist()) if t != IGNORED]
-        assert [t for _, t in asked] == list(row.completion)
-        assert inputs[: len(row)] == [*row.prompt, *row.completion]
+        assert [t for _, t in asked] == [5, 1]
+        assert inputs[: len(row)] == list(row.ids)
         assert asked[0][0] + prefix_len == len(row.prompt) - 1
 
 
@@ -65,9 +76,17 @@ def test_the_first_tokens_of_every_answer_count_as_much_as_asked_and_nothing_els
         assert weights[targets == IGNORED].count_nonzero() == 0
 
 
+def test_of_several_answers_in_a_row_each_is_asked_for_and_each_beginning_counts_more():
+    labels = (IGNORED, IGNORED, 5, 6, IGNORED, 7, 8)
+    batch = collate([Row((2, 3, 5, 6, 4, 7, 8), labels)], prefix_len=1, multiple=1, lead=Lead(tokens=1, weight=3))
+    assert batch.targets_NL.tolist() == [[5, 6, IGNORED, 7, 8, IGNORED]]
+    assert batch.weights_NL is not None
+    assert batch.weights_NL.tolist() == [[3, 1, 0, 3, 1, 0]]
+
+
 def test_rows_of_one_family_share_its_beginning_and_a_mixed_batch_shares_what_both_begin_with():
-    first = [Row((1, 2, *range(10, 20), n), (5,)) for n in (3, 4)]
-    second = [Row((1, 3, *range(30, 50), n), (5,)) for n in (3, 4)]
+    first = [tokens((1, 2, *range(10, 20), n), (5,)) for n in (3, 4)]
+    second = [tokens((1, 3, *range(30, 50), n), (5,)) for n in (3, 4)]
     prefix_lens = family_prefix_lens([*first, *second])
     assert (shared(first, prefix_lens), shared(second, prefix_lens)) == (12, 22)
     assert shared([*first, *second], prefix_lens) == 1
@@ -81,11 +100,11 @@ def test_the_learning_rate_warms_up_and_ends_near_zero():
 
 
 def test_a_row_too_long_is_refused_by_its_line_not_cut(tmp_path):
-    tokenizer = Tokenizer.from_file(str(write_tiny_llama(tmp_path) / "tokenizer.json"))
+    tokenizer = load_tokenizer(write_tiny_llama(tmp_path))
     path = tmp_path / "rows.jsonl"
-    path.write_text("\n".join(json.dumps({"prompt": "goal " * n, "completion": "good"}) for n in (2, 50)))
+    path.write_text("\n".join(json.dumps(row("goal " * n, "good")) for n in (2, 50)))
     with pytest.raises(Damaged, match=r"line 2: 52 tokens, allowed are 20"):
-        read_rows(path, tokenizer, "<|im_end|>", max_len=20)
+        read_rows(path, tokenizer, max_len=20)
 
 
 def write_config(folder: Path, base: Path, out: str) -> Path:

@@ -4,7 +4,6 @@ import json
 import pytest
 
 from nightsmith.agent.backends import ChatBackend
-from nightsmith.agent.prompting import chat_text
 from nightsmith.model.planner_server import ensure, stop
 from nightsmith.trainer.adapter import SftConfig, train
 
@@ -37,10 +36,8 @@ def said_words(adapter):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_engine_says_what_the_adapter_learned(tmp_path):
-    rows = [
-        {"prompt": chat_text(messages(i)), "completion": json.dumps({"word": word}, separators=(",", ":"))}
-        for i, word in enumerate(WORDS)
-    ]
+    answers = [json.dumps({"word": word}, separators=(",", ":")) for word in WORDS]
+    rows = [{"messages": [*messages(i), {"role": "assistant", "content": said}]} for i, said in enumerate(answers)]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     config = SftConfig(
         data=tmp_path / "rows.jsonl",
