@@ -53,7 +53,8 @@ class FusedTrainer(Trainer):
     """transformers' Trainer on batches that are whole steps already."""
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
-        return SequentialSampler(train_dataset or self.train_dataset)
+        steps: Any = self.train_dataset if train_dataset is None else train_dataset
+        return SequentialSampler(steps)
 
     def compute_loss(self, model: Any, inputs: Inputs, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ARG002
         """Weighted mean over the tokens that are trained, in nats."""
