@@ -44,7 +44,7 @@ planner: install ## The planner's adapter as a study, from its corpus to a GGUF 
 	$(IN_STUDY)/nightsmith run "$$(cat $(CURDIR)/$(PLANNER_GOAL))" --yes
 	$(IN_STUDY)/nightsmith export s1 --to adapter --format gguf-lora
 
-planner-small: ## The same on a hundred sayings: about 5 minutes on 2 cores
+planner-small: ## The same on 400 sayings, in minutes
 	$(MAKE) planner PLANNER_STUDY=planner-study-small PLANNER_GOAL=examples/planner/goal_small.txt \
 	  PLANNER_CORPUS="--only sayings --sayings 400 --held 16"
 

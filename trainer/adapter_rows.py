@@ -67,7 +67,7 @@ def read_rows(path: Path, tokenizer: Any, max_len: int) -> list[Row]:
     lines = path.read_text().splitlines()
     if not lines:
         raise Damaged(f"{path} holds no rows. Each line is an object with `messages`.")
-    messages = [parse_messages(json.dumps(json.loads(line)["messages"]), str(n)) for n, line in enumerate(lines, 1)]
+    messages = [parse_messages(json.dumps(json.loads(line).get("messages")), str(n)) for n, line in enumerate(lines, 1)]
     rows: list[Row] = []
     for number, row in enumerate(ChatFormat(tokenizer).last_answers(messages), 1):
         if len(row) > max_len:
