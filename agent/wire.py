@@ -194,7 +194,7 @@ def _settle(target: dict[str, Any], pointer: str, expansion: _Expansion) -> None
 
 def _require_whole(spec: GoalSpec) -> None:
     """Refuse a spec that is called ready and lacks what its work needs."""
-    if spec.intent == "train" and not (spec.targets or spec.guardrails):
+    if spec.intent == "train" and not spec.targets:
         raise Missing("want: missing. A goal that trains needs a target; if it names none, s is ask.", asks="targets")
     if spec.intent in ("train", "build_data") and not spec.data:
         raise Missing("data: missing. If the goal names none, s is ask.", asks="data")

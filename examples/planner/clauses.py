@@ -144,7 +144,7 @@ def complete(text: str, gold: Gold) -> Part:
             gold["how"] = ["sft"]
         lacking = {
             "data": "data" not in gold,
-            "targets": "want" not in gold and "keep" not in gold and not asks & {"metric", "value"},
+            "targets": "want" not in gold and not asks & {"metric", "value"},
             "methods": "how" not in gold and "model" not in gold,
             "reward": "grpo" in gold.get("how", ()) and "reward" not in gold,
         }
