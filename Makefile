@@ -13,7 +13,7 @@ GOAL_SFT ?= Fine-tune SmolLM2-135M-Instruct with LoRA on reasoning-gym:word_sequ
 
 PLANNER_STUDY ?= planner-study
 PLANNER_GOAL ?= examples/planner/goal.txt
-PLANNER_CORPUS ?= --seed 54 --repeat 2 --repairs 0
+PLANNER_CORPUS ?= --seed 54 --repairs 0
 IN_STUDY = cd $(PLANNER_STUDY) && $(CURDIR)/$(BIN)
 
 .DEFAULT_GOAL := help
