@@ -233,7 +233,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write summary and rows here")
     parser.add_argument("--wrong", action="store_true", help="print each goal that is not wholly right")
     args = parser.parse_args()
-    adapter = None if args.base else args.adapter or ADAPTER
+    adapter = None if args.base else (args.adapter or ADAPTER).absolute()  # the server starts in another folder
     with tempfile.TemporaryDirectory() as folder:
         if args.shuffled and adapter:
             adapter = shuffled(adapter, Path(folder) / "shuffled.gguf")
