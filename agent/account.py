@@ -43,6 +43,7 @@ def outcome_sentence(view: StudyView) -> str:
         Outcome.MET: _claimed,
         Outcome.IMPROVED: _improved,
         Outcome.NOT_MET: _not_met,
+        Outcome.DONE: _done,
         Outcome.STOPPED: _ended,
         Outcome.BLOCKED: _ended,
     }
@@ -157,7 +158,10 @@ def approval_words(signature: Signature) -> str:
 def commands(view: StudyView) -> tuple[tuple[str, str], ...]:
     """What a person types to do it again: (what it does, the command line)."""
     lines = [
-        ("The whole study (the planner may propose other trials)", f"nightsmith run {shlex.quote(plain(view.goal))}")
+        (
+            f"The whole study{' (the planner may propose other trials)' if view.trains else ''}",
+            f"nightsmith run {shlex.quote(plain(view.goal))}",
+        )
     ]
     if view.winner_key:
         spec = Path(view.workspace) / "runs" / view.winner_key / "spec.json"
@@ -167,6 +171,8 @@ def commands(view: StudyView) -> tuple[tuple[str, str], ...]:
 
 def limits(view: StudyView) -> tuple[str, ...]:
     """What the figures may not be taken for."""
+    if not view.trains:
+        return (*_limits_of_state(view), *_limits_untrained(view))
     found = [*_limits_of_state(view), *_limits_of_screening(view), *_limits_of_recipe(view), *_limits_of_seal(view)]
     return tuple(found)
 
@@ -238,6 +244,10 @@ def _ended(view: StudyView) -> str:
     return f"{told}{'' if told.endswith(('.', '?', '!')) else '.'} Nothing is claimed."
 
 
+def _done(view: StudyView) -> str:
+    return view.reason or "what was asked for was done."
+
+
 def _progress(view: StudyView) -> str:
     judged = sum(1 for trial in view.proposed if trial.verdict)
     allowed = f" of at most {view.plan.max_trials}" if view.plan else ""
@@ -256,6 +266,12 @@ def best_confirmed(view: StudyView, trials: list[TrialView]) -> TrialView:
         return next(trial for trial in trials if trial.number == view.winner)
     sign = 1 if view.lower_is_better else -1
     return min(trials, key=lambda trial: sign * ((trial.confirm and trial.confirm.estimate) or 0.0))
+
+
+def _limits_untrained(view: StudyView) -> list[str]:
+    if view.built:
+        return ["Nothing was trained: whether a model learns from these rows is not shown."]
+    return []
 
 
 def _limits_of_state(view: StudyView) -> list[str]:

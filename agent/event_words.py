@@ -25,10 +25,8 @@ def _preflight(data: Data) -> str:
     if not isinstance(estimate, dict):
         return _anything(data)
     known = cast("dict[str, Any]", estimate)
-    return (
-        f"about {figures.duration(known['total_s'])} in all, {figures.duration(known['trial_s'])} a trial "
-        f"({known['basis']})"
-    )
+    each = f", {figures.duration(known['trial_s'])} a trial" if known["trial_s"] else ""
+    return f"about {figures.duration(known['total_s'])} in all{each} ({known['basis']})"
 
 
 def _approval(data: Data) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 from langgraph.runtime import Runtime
 from langgraph.types import Command
 
-from nightsmith.agent import dossier, judging, morning
+from nightsmith.agent import dossier, judging, morning, untrained
 from nightsmith.agent import report as reporting
 from nightsmith.agent.materials import manifest_of, sealed_folds
 from nightsmith.agent.services import Services
@@ -107,6 +107,8 @@ def conclude(ws: Workspace, study: str, state: State) -> None:
         outcome = Outcome.BLOCKED
     elif row.spec is None:
         outcome = Outcome.STOPPED
+    elif dossier.goal_spec(ws, study).intent != "train":
+        outcome, detail = untrained.outcome(ws, study, ended)
     else:
         outcome, detail = judging.outcome(ws, study, state["winner"], ended)
     studies.finish(ws, study, outcome.value, detail)

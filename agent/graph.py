@@ -1,6 +1,7 @@
 """The study as a graph: interpret, plan, ask, measure the noise, try, judge, confirm, unseal, report.
 
-Nodes are in `understand` (the goal), `trials` and `rounds` (the loop) and `finish` (the end); this file is the wiring.
+Nodes are in `understand` (the goal), `trials` and `rounds` (the loop), `untrained` (goals without a loop) and `finish`
+(the end); this file is the wiring.
 Interrupts have nodes of their own, since a resumed node runs again from its first line.
 """
 
@@ -8,7 +9,7 @@ from typing import Any
 
 from langgraph.graph import END, START, StateGraph  # pyright: ignore[reportMissingTypeStubs]
 
-from nightsmith.agent import finish, rounds, trials, understand
+from nightsmith.agent import finish, rounds, trials, understand, untrained
 from nightsmith.agent.services import Services
 from nightsmith.agent.state import State
 
@@ -19,7 +20,8 @@ def build(checkpointer: Any = None) -> Any:
     graph.add_node("interpret", understand.interpret, destinations=("clarify", "preflight", "report"))
     graph.add_node("clarify", understand.clarify, destinations=("interpret", "report"))
     graph.add_node("preflight", understand.check_world, destinations=("approve", "report"))
-    graph.add_node("approve", understand.approve, destinations=("preflight", "baseline", "report"))
+    graph.add_node("approve", understand.approve, destinations=("preflight", "baseline", "prepare", "report"))
+    graph.add_node("prepare", untrained.prepare, destinations=("report",))
     graph.add_node("baseline", trials.baseline, destinations=("start", "report"))
     graph.add_node("calibrate", trials.calibrate, destinations=("start", "propose"))
     graph.add_node("propose", trials.propose, destinations=("check", "confirm", "report"))

@@ -15,8 +15,9 @@ from typing import Any, TypeVar, cast
 
 from pydantic import ValidationError
 
-from nightsmith.agent import dossier
+from nightsmith.agent import data_words, dossier
 from nightsmith.agent.goal import GoalSpec
+from nightsmith.agent.materials import DATASET
 from nightsmith.agent.plan import StudyPlan, TrialPlan
 from nightsmith.agent.standing import standing
 from nightsmith.agent.view import (
@@ -82,7 +83,7 @@ def load(ws: Workspace, study: str, *, jobs: bool = True) -> StudyView:
     trials = _trials(ws, study, ran)
     metric = _metric(spec, trials)
     lower = targets.lower_is_better(metric, spec.targets if spec else ())
-    baseline = _baseline(ran, metric)
+    baseline, dataset = _baseline(ran, metric), _dataset(ws, study)
     return StudyView(
         id=study,
         workspace=str(ws.root),
@@ -114,7 +115,9 @@ def load(ws: Workspace, study: str, *, jobs: bool = True) -> StudyView:
         refusals=tuple(_refusal(event) for event in stream if event.kind == "refused"),
         warnings=tuple(_said(event) for event in stream if event.kind == "warning"),
         phases=_phases(stream),
-        lineage=_lineage(ws, ran, winner_key),
+        lineage=_lineage(ws, ran, winner_key, dataset),
+        built=dataset.splits if dataset and _builds(spec) else (),
+        findings=data_words.findings(dataset) if dataset and _builds(spec) else (),
         other_jobs=_others(ran, trials),
         versions=_versions(),
     )
@@ -336,13 +339,26 @@ def _phases(stream: Iterable[Event]) -> tuple[Phase, ...]:
     return tuple(Phase(name=name, seconds=spent) for name, spent in seconds.items() if spent >= 0.05)
 
 
-def _lineage(ws: Workspace, jobs: Sequence[JobView], winner_key: str | None) -> Lineage:
+def _builds(spec: GoalSpec | None) -> bool:
+    return spec is not None and spec.intent == "build_data"
+
+
+def _dataset(ws: Workspace, study: str) -> Manifest | None:
+    """The dataset whose held-out rows judge, or that was asked for; None before it is built."""
+    name = _object(dossier.load(ws, study, "datasets")).get(DATASET)
+    return _manifest(ws, name) if isinstance(name, str) else None
+
+
+def _lineage(ws: Workspace, jobs: Sequence[JobView], winner_key: str | None, built: Manifest | None) -> Lineage:
     """From the files that the jobs really read back to their sources, and on to the winner's checkpoint.
 
-    Splits and steps are those of the last stage, whose held-out rows judge.
+    Where nothing was trained, from what was built. Splits and steps are those of the last stage, whose held-out rows
+    judge.
     """
     winner = next((job for job in jobs if job.key == winner_key), None)
     files = {job.data: None for job in sorted(jobs, key=lambda job: job.role == "stage") if job.data}
+    if not files and built:
+        files[str(built.path(ws, built.splits[0].name))] = None
     manifests = [_manifest(ws, Path(file).parent.name) for file in files]
     data, manifest = next(iter(files), None), manifests[0] if manifests else None
     suites = {job.role == "sealed": job.suite_digest for job in jobs if job.suite_digest}

@@ -109,6 +109,8 @@ def blind(spec: GoalSpec, default_model: str | None) -> Look:
     """Nobody looked: only names are known."""
     if begins_at_random(spec):
         return Look(ModelLook("from scratch", size=PRESET_SIZE))
+    if spec.intent == "build_data":
+        return Look(ModelLook("none", size=ASSUMED_SIZE))
     return Look(ModelLook(spec.model or default_model or catalogue.BUILT_IN))
 
 
@@ -118,17 +120,22 @@ def look(
     """Look at every source of the goal and at its model. Raises ToolError, or NightsmithError for the model."""
     data = {
         each.ref: look_at(
-            resolve(each.ref, cwd=cwd), conversations=spec.methods != ("pretrain",), pairs="dpo" in spec.methods
+            resolve(each.ref, cwd=cwd), conversations=spec.methods != ("pretrain",), pairs=_may_be_pairs(spec)
         )
         for each in spec.data
     }
     return Look(look_at_model(spec, cwd, default_model), data, sft or {})
 
 
+def _may_be_pairs(spec: GoalSpec) -> bool:
+    """Whether rows are read as pairs of answers where they can be."""
+    return "dpo" in spec.methods or spec.intent != "train"
+
+
 def look_at_model(spec: GoalSpec, cwd: Path, default_model: str | None) -> ModelLook:
-    """Find the model, its size and its digest; a study from scratch has none."""
+    """Find the model, its size and its digest; a study from scratch has none, nor one of data."""
     named = blind(spec, default_model).model
-    if begins_at_random(spec):
+    if begins_at_random(spec) or spec.intent == "build_data":
         return named
     folder = catalogue.resolve(named.name, cwd=cwd)
     ref = ModelRef(path=str(folder), weights_digest=weights_digest(folder))

@@ -68,7 +68,7 @@ def headline(view: StudyView) -> str:
     if view.outcome is Outcome.IMPROVED and helped:
         verdict = account.best_confirmed(view, helped).confirm
         return f"{name} {figures.difference(view.metric, verdict.estimate if verdict else None)} {label}"
-    return name if view.outcome is Outcome.BLOCKED else f"{name}, {trials}"
+    return name if view.outcome is Outcome.BLOCKED or not view.trains else f"{name}, {trials}"
 
 
 def _amount(view: StudyView) -> str:

@@ -7,16 +7,16 @@ becomes an assumption, in words, in the plan. How a method is planned: `planning
 from collections.abc import Sequence
 from typing import Any
 
-from nightsmith.agent import figures, planning_pretrain, planning_sft, sft_costs
+from nightsmith.agent import figures, planning_data, planning_pretrain, planning_sft, sft_costs
 from nightsmith.agent.fitting import Blocked, Fitted, Machine, seeds_per_side
 from nightsmith.agent.goal import GoalSpec
 from nightsmith.agent.looking import Look, begins_at_random, blind, column_notes, long_rows
 from nightsmith.agent.materials import DATASET, SEALED_PER_DEV, dataset_name
 from nightsmith.agent.plan import StudyPlan
+from nightsmith.agent.planning_data import TEXT_SHARES, build_of, refs_of
 from nightsmith.agent.planning_sft import Stage
 from nightsmith.tools.base import ToolCall
 from nightsmith.tools.data.plan import BuildDataset, fitting_shares
-from nightsmith.tools.data.requests import with_requests
 
 __all__ = ["Blocked", "Machine", "check_supported", "seeds_per_side", "study_plan"]
 
@@ -31,8 +31,6 @@ ANSWER_METRICS = ("exact_match", "token_f1", "output_tokens")
 """Metrics of generated answers."""
 PAIR_METRICS = ("accuracy",)
 """Metrics of pairs of answers: the share in which the chosen one is likelier."""
-TEXT_SHARES = (0.1, 0.3, 4)
-"""Of rows of text: share of dev, of all sealed folds together, and their number; each serves the look of one study."""
 LEAST_DEV_SHARE = 0.01
 """Rows that an earlier stage holds out: nothing looks at them."""
 PRETRAIN_ITEMS, PRETRAIN_BYTES = 384, 4096
@@ -45,6 +43,8 @@ def study_plan(spec: GoalSpec, machine: Machine, look: Look | None = None) -> St
     """Plan the study. Without a look at data and model, their size is assumed. Raises Blocked, or ToolError."""
     check_supported(spec, machine)
     seen = look or blind(spec, None)
+    if spec.intent == "build_data":
+        return planning_data.data_plan(spec, machine, seen)
     is_alone = spec.methods == ("pretrain",) and begins_at_random(spec)
     return _from_scratch(spec, machine) if is_alone else _staged(spec, machine, seen)
 
@@ -54,7 +54,7 @@ def _from_scratch(spec: GoalSpec, machine: Machine) -> StudyPlan:
     recipe, said = planning_pretrain.baseline_recipe(spec)
     fitted = planning_pretrain.fitted(spec, machine, recipe)
     recipe, told = planning_pretrain.shortened(recipe, fitted.share)
-    stage = Stage("pretrain", "text", _refs(spec, "train"), recipe)
+    stage = Stage("pretrain", "text", refs_of(spec, "train"), recipe)
     suite = {"max_items": PRETRAIN_ITEMS, "max_bytes": PRETRAIN_BYTES, "seq_len": recipe["seq_len"]}
     calls = _calls(spec, (stage,), suite, None)
     return _drawn(spec, machine, fitted, calls, planning_pretrain.tunables(spec, recipe), recipe, [*said, *told])
@@ -144,28 +144,16 @@ def _kind(stage: Stage, look: Look | None) -> tuple[str, tuple[str, ...]]:
 
 def _judging_build(spec: GoalSpec, rows: str, refs: Sequence[str], look: Look | None) -> BuildDataset:
     """The dataset of the last stage: with rows to screen by, and sealed ones."""
-    held = {"dev_sources": _refs(spec, "eval"), "sealed_sources": _refs(spec, "test")}
+    held = {"dev_sources": refs_of(spec, "eval"), "sealed_sources": refs_of(spec, "test")}
     dev, sealed, folds = _shares(spec, look)
     args: dict[str, Any] = {"dev_share": dev or TEXT_SHARES[0], "sealed_share": sealed, "num_folds": folds}
     args |= {name: sources for name, sources in held.items() if sources}
-    return _build(spec, rows, refs, look, args)
+    return build_of(spec, rows, refs, look, args)
 
 
 def _training_build(spec: GoalSpec, rows: str, refs: Sequence[str], look: Look | None) -> BuildDataset:
     """The dataset of an earlier stage: all of its rows train, but for those that judge the last one."""
-    return _build(spec, rows, refs, look, {"without": (DATASET,), "dev_share": LEAST_DEV_SHARE, "sealed_share": 0.0})
-
-
-def _build(spec: GoalSpec, rows: str, refs: Sequence[str], look: Look | None, more: dict[str, Any]) -> BuildDataset:
-    args: dict[str, Any] = {"sources": refs, **more}
-    if rows != "text":
-        sources = (*refs, *more.get("dev_sources", ()), *more.get("sealed_sources", ()))
-        known = {ref: look.of(ref).columns for ref in sources} if look else {}
-        columns = {ref: columns for ref, columns in known.items() if columns}
-        args |= {"rows": rows, "columns": columns}
-        if (most := planning_sft.most_bytes(look)) is not None:
-            args["max_bytes"] = most
-    return with_requests(BuildDataset(**args), spec.pipeline, avoid=spec.avoid)
+    return build_of(spec, rows, refs, look, {"without": (DATASET,), "dev_share": LEAST_DEV_SHARE, "sealed_share": 0.0})
 
 
 def _shares(spec: GoalSpec, look: Look | None) -> tuple[float, float, int]:
@@ -174,13 +162,13 @@ def _shares(spec: GoalSpec, look: Look | None) -> tuple[float, float, int]:
     if spec.methods[-1] != "pretrain" and look:
         sources = planning_sft.sources_of(spec, look, len(spec.methods) - 1)
         dev, sealed, folds = fitting_shares(sum(look.of(ref).num_rows for ref in sources))
-    tested = bool(_refs(spec, "test"))
-    return 0.0 if _refs(spec, "eval") else dev, 0.0 if tested else sealed, 1 if tested else folds
+    tested = bool(refs_of(spec, "test"))
+    return 0.0 if refs_of(spec, "eval") else dev, 0.0 if tested else sealed, 1 if tested else folds
 
 
 def _held_out(spec: GoalSpec) -> tuple[str, ...]:
     """Sources of rows that only evaluate."""
-    return *_refs(spec, "eval"), *_refs(spec, "test")
+    return *refs_of(spec, "eval"), *refs_of(spec, "test")
 
 
 def _check_held_out(spec: GoalSpec, look: Look) -> None:
@@ -199,12 +187,10 @@ def _holds_out_pairs(spec: GoalSpec, look: Look) -> bool:
     return not any(look.of(ref).pairs_problem or look.of(ref).is_text for ref in _held_out(spec))
 
 
-def _refs(spec: GoalSpec, role: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(data.ref for data in spec.data if data.role == role))
-
-
 def check_supported(spec: GoalSpec, machine: Machine) -> None:
     """Refuse, with the reason, what this version cannot do: nothing is substituted silently."""
+    if spec.intent == "build_data":
+        return planning_data.check_supported(spec)
     if spec.intent != "train":
         raise Blocked(f"Goals of intent {spec.intent!r} cannot be run by this version yet; it runs 'train'.")
     if tuple(spec.methods) not in CHAINS:

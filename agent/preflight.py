@@ -31,7 +31,8 @@ LEAST_CHUNK, LARGEST_CHUNK = 256, 2048
 
 def preflight(spec: GoalSpec, ws: Workspace, cwd: Path) -> StudyPlan:
     """Check that the goal can be pursued here and plan it. Raises Blocked or ToolError with what would mend it."""
-    if not [d for d in spec.data if d.role in ("train", "preference")]:
+    trained = ("train", "preference") if spec.intent == "train" else ("train", "preference", "prompts", "replay")
+    if not [d for d in spec.data if d.role in trained]:
         raise Blocked(
             "The goal names no data to train on: a folder, a file, or a built-in source such as python-stdlib."
         )

@@ -16,6 +16,8 @@ from nightsmith.agent.telling import telling
 from nightsmith.agent.view import StudySummary, StudyView, TrialView
 from nightsmith.record.events import Event
 from nightsmith.record.workspace import Workspace
+from nightsmith.tools import registry
+from nightsmith.tools.data.plan import BuildDataset
 from nightsmith.trainer.spec import RunResult
 
 if TYPE_CHECKING:
@@ -29,7 +31,8 @@ _TIME = len("22:00:00 ")
 _LINES = 12
 """Refusals and warnings of a study that `show` prints without being asked for all."""
 _STYLES = {
-    "PROVEN": "bold green", "MET": "bold green", "IMPROVED": "bold green", "PROMOTED": "green", "FINISHED": "green",
+    "PROVEN": "bold green", "MET": "bold green", "IMPROVED": "bold green", "DONE": "bold green",
+    "PROMOTED": "green", "FINISHED": "green",
     "REJECTED": "red", "TAMPERED": "bold red", "BLOCKED": "bold red", "INCONCLUSIVE": "yellow", "UNVERIFIED": "yellow",
     "NOT_MET": "bold yellow", "STOPPED": "bold yellow",
 }  # fmt: skip
@@ -81,6 +84,9 @@ def plan_card(ws: Workspace, study: str) -> str:
 def planned(reading: Mapping[str, Any], plan: StudyPlan, title: str) -> str:
     """A goal as it was read, and the plan made of it."""
     shown = plan.model_dump(mode="json")
+    answer = {**reading, "plan": shown["calls"], "estimate": shown["estimate"]}
+    if not plan.stages:
+        return _card(answer, title, _data_facts(plan), _lines("Assumed", plan.assumptions))
     confirmed = f"at most {plan.max_confirmations} confirmed on {plan.seeds} fresh seeds"
     trials = (
         f"at most {plan.max_trials}, {plan.parallel} side by side, each job ended after "
@@ -88,8 +94,15 @@ def planned(reading: Mapping[str, Any], plan: StudyPlan, title: str) -> str:
     )
     space = ", ".join(tunable.name for tunable in plan.space) or "nothing"
     more = [("Trials", trials), ("Trials may change", space)]
-    answer = {**reading, "plan": shown["calls"], "estimate": shown["estimate"]}
     return _card(answer, title, more, _lines("Assumed", plan.assumptions))
+
+
+def _data_facts(plan: StudyPlan) -> list[tuple[str, str]]:
+    """What is done to the data, step by step, and what they become."""
+    builds = [args for call in plan.calls if isinstance(args := registry.validate(call), BuildDataset)]
+    steps = (step.kind for args in builds for step in args.compiled())
+    splits = (name for args in builds for name in args.splits())
+    return [("Steps", ", then ".join(steps)), ("Splits", ", ".join(splits))]
 
 
 def interpretation(answer: Mapping[str, Any]) -> str:
@@ -202,10 +215,13 @@ def _card(
         calls = [f"{call['tool']}({_arguments(call['args'])})" for call in answer["plan"]]
         body += _lines("Calls", calls)
     if estimate := answer.get("estimate"):
+        trials = (
+            f", {figures.duration(estimate['trial_s'])} a trial, {figures.count(estimate['tokens'])} training tokens, "
+            f"{estimate['gpu_hours']:.2f} GPU-hours"
+        )
         told = (
-            f"Estimate: {figures.duration(estimate['total_s'])} in all, "
-            f"{figures.duration(estimate['trial_s'])} a trial, {figures.count(estimate['tokens'])} training tokens, "
-            f"{estimate['gpu_hours']:.2f} GPU-hours ({estimate['basis']})"
+            f"Estimate: {figures.duration(estimate['total_s'])} in all"
+            f"{trials if estimate['tokens'] else ''} ({estimate['basis']})"
         )
         body.append(drawing.text(told))
     return drawing.drawn(*body, *extra)
@@ -238,6 +254,9 @@ def _understood(spec: GoalSpec, sources: Mapping[str, Any]) -> list[tuple[str, s
 
 
 def _facts(view: StudyView) -> "list[RenderableType]":
+    if view.built:
+        found = [(split.name, f"{figures.counted(split.rows, 'row')}, {split.path}") for split in view.built]
+        return [drawing.pairs(found), *_lines("Found", view.findings)]
     rows = [("Target", account.targets_words(view))]
     if view.baseline_mean is not None:
         told = f"{figures.value(view.metric, view.baseline_mean)} on dev ({side_words.baseline_note(view)})"

@@ -121,7 +121,7 @@ async def approve(state: State, runtime: Runtime[Services]) -> Go:
     budget.open_account(ws, study, given.envelope.budget, ends_at=window.of(ws, study).deadline())
     ledger.charge(ws, study)
     events.append(ws, study, "approval", data={"by": given.by, "how": given.how, "hash": given.envelope_digest})
-    return Command(goto="baseline")
+    return Command(goto="baseline" if dossier.study_plan(ws, study).stages else "prepare")
 
 
 def _rejected(ws: Workspace, study: str, answer: dict[str, Any]) -> Go:

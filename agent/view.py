@@ -9,6 +9,7 @@ from nightsmith.agent.standing import Standing
 from nightsmith.evals.types import Claim, Decision, MetricName, Outcome, Verdict
 from nightsmith.record.budget import Amount, Budget
 from nightsmith.record.digest import Contract
+from nightsmith.tools.data.manifest import SplitRecord
 
 
 class JobView(Contract):
@@ -327,6 +328,10 @@ class StudyView(Contract):
     """Where the time went."""
     lineage: Lineage = Lineage()
     """Digests."""
+    built: tuple[SplitRecord, ...] = ()
+    """Files of a dataset that was the goal itself."""
+    findings: tuple[str, ...] = ()
+    """What its build found."""
     other_jobs: tuple[JobView, ...] = ()
     """Jobs outside the trials: evaluations on the sealed split."""
     versions: dict[str, str] = {}
@@ -336,6 +341,11 @@ class StudyView(Contract):
     def proposed(self) -> tuple[TrialView, ...]:
         """Trials that the planner proposed: all but the baseline."""
         return tuple(trial for trial in self.trials if trial.number > 0)
+
+    @property
+    def trains(self) -> bool:
+        """Whether the goal asks for training, or nobody knows what it asks for."""
+        return self.spec is None or self.spec.intent == "train"
 
     @property
     def jobs(self) -> tuple[JobView, ...]:

@@ -231,6 +231,8 @@ class Outcome(StrEnum):
     """A recipe was promoted, but the target was not reached (or the goal named no threshold)."""
     NOT_MET = "NOT_MET"
     """No promoted change and no target reached."""
+    DONE = "DONE"
+    """What was asked for was done and named no threshold: a dataset was built, or models were measured."""
     STOPPED = "STOPPED"
     """Ended by the user or by a budget before a judgement."""
     BLOCKED = "BLOCKED"
