@@ -31,6 +31,8 @@ class TrialPlan(Contract):
     """Why it should help. Text by the planner: shown, escaped, never evidence."""
     change: dict[str, float | int | str] = {}
     """Setting -> value, against the recipe the trial starts from."""
+    setting: str | None = None
+    """Setting that the move is about; the others of `change` go with it. Null: the only one."""
     start: int = Field(default=0, ge=0)
     """Trial whose recipe it starts from: the baseline, or the best so far."""
     calls: tuple[ToolCall, ...]
@@ -59,6 +61,14 @@ class Tunable(Contract):
     """Searched on a logarithmic scale."""
     choices: tuple[str | int | float, ...] = ()
     """Allowed values of a choice, in order."""
+
+    def nearest(self, value: float | int | str) -> float | int | str:
+        """The value, or the nearest one that is allowed; of words that are none, the first."""
+        if self.kind != "choice":
+            return min(max(float(value), self.low or 0.0), self.high or float(value))
+        if isinstance(value, str):
+            return value if value in self.choices else self.choices[0]
+        return min(self.choices, key=lambda choice: abs(float(choice) - value))
 
 
 class Estimate(Contract):

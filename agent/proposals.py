@@ -135,6 +135,8 @@ class Proposal(Contract):
     """Which way; `tune` leaves it to the search."""
     hypothesis: str = ""
     """Why it should help; rendered by code from the reason that the planner chose."""
+    alone: bool = False
+    """Whether nothing else may change with it."""
 
 
 def schema(k: int, changes: tuple[tuple[str, Direction], ...] | None = None) -> dict[str, Any]:

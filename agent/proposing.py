@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from nightsmith.agent import dossier, judging, loops, recipes, steering
+from nightsmith.agent import dossier, judging, loops, priors, recipes, steering
 from nightsmith.agent.plan import PredictedEffect, StudyPlan, TrialPlan, Tunable
 from nightsmith.agent.planner import PlannerConfused
 from nightsmith.agent.proposals import (
@@ -23,6 +23,9 @@ from nightsmith.record.studies import TrialRow
 from nightsmith.record.workspace import Workspace
 from nightsmith.tools.base import ToolCall, ToolError
 from nightsmith.tools.training import Value
+
+MENDED = "With it, to where sound recipes of this size and length begin: {}."
+"""What is said of settings that go with a move."""
 
 
 def baseline_plan(plan: StudyPlan) -> TrialPlan:
@@ -128,7 +131,7 @@ def request_for(ws: Workspace, study: str, number: int, room: int) -> ProposeReq
     asked = ProposeRequest(
         objective=objective, settings=states, history=history, trials_left=left, k=room,
     )  # fmt: skip
-    return loops.without_exhausted(asked)
+    return loops.narrowed(loops.without_exhausted(asked), priors.unsound_ways(best))
 
 
 def target_text(target: Target) -> str:
@@ -166,14 +169,26 @@ def drawn_up(ws: Workspace, study: str, number: int, proposal: Proposal, beside:
     value = _value(ws, study, number, tunable, proposal.direction or "tune", base, beside)
     if value is None:
         return None
-    return _trial(ws, study, proposal, {tunable.name: value})
+    return _trial(ws, study, proposal, _mended(ws, study, proposal, beside) | {tunable.name: value})
+
+
+def _mended(ws: Workspace, study: str, proposal: Proposal, beside: list[TrialPlan]) -> dict[str, Value]:
+    """What goes with the planner's move: settings that are off their sound values, but for those to be left alone."""
+    if proposal.alone or any(len(plan.change) > 1 for plan in beside):
+        return {}
+    alone = steering.left_alone(ws, study)
+    space = [t for t in dossier.study_plan(ws, study).space if t.name not in alone]
+    tried = [recipe for row in studies.trials(ws, study) if (recipe := _settings(row))]
+    return priors.mended(settings(recipe_of(ws, study, best_trial(ws, study))), space, tried)
 
 
 def _trial(ws: Workspace, study: str, proposal: Proposal, change: dict[str, Value]) -> TrialPlan:
-    start = best_trial(ws, study)
+    start, beside = best_trial(ws, study), sorted(change.keys() - {proposal.setting})
+    with_it = [MENDED.format(", ".join(beside))] if beside else []
     return TrialPlan(
         move=proposal.move,
-        hypothesis=proposal.hypothesis,
+        hypothesis=" ".join([proposal.hypothesis, *with_it]),
+        setting=proposal.setting if beside else None,
         change=change,
         start=start,
         calls=recipes.changed(_stages(ws, study, start), change),
@@ -202,6 +217,7 @@ def _value(
         lower_is_better=judging.is_lower_better(ws, study),
         seed=proposal_seed(dossier.goal_spec(ws, study).digest(), number),
         taken=[*(r[tunable.name] for r in same_but), *running],
+        sound=priors.sound(settings(base)).get(tunable.name),
     )
 
 
@@ -231,8 +247,8 @@ def _past(ws: Workspace, study: str, row: TrialRow) -> PastTrial | None:
     tried = trial_plan(row)
     if verdict is None or not tried.change:
         return None
-    setting, value = next(iter(tried.change.items()))
-    raised = _is_raised(settings(recipe_of(ws, study, tried.start)).get(setting), value)
+    setting = tried.setting or next(iter(tried.change))
+    raised = _is_raised(settings(recipe_of(ws, study, tried.start)).get(setting), tried.change[setting])
     sign = -1.0 if judging.is_lower_better(ws, study) else 1.0
     return PastTrial(
         number=row.number,

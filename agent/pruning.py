@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean
 from typing import Any
 
 from nightsmith.record import events
@@ -39,7 +39,7 @@ def is_behind(running: Curve, earlier: Sequence[Curve]) -> bool:
     if not LEAST_SHARE <= share < 1:
         return False
     then = [known for curve in earlier if (known := loss_at(curve, share)) is not None]
-    return bool(then) and not loss <= (1 + MARGIN) * median(then)
+    return bool(then) and not loss <= (1 + MARGIN) * min(then)
 
 
 def loss_at(curve: Curve, share: float) -> float | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nightsmith.agent.plan import Tunable
+from nightsmith.agent.priors import Sound
 from nightsmith.agent.proposals import Direction
 from nightsmith.record.digest import canonical_json, sha256
 
@@ -40,30 +41,37 @@ def choose_value(
     lower_is_better: bool,
     seed: int,
     taken: Sequence[Value] = (),
+    sound: Sound | None = None,
 ) -> Value | None:
     """A new value for one setting, or None where nothing is left in that direction.
 
     Args:
         tunable: the setting and its range.
-        direction: where to look from `current`; `tune` looks everywhere.
+        direction: where to look from `current`; `tune` looks on both sides.
         current: its value in the recipe that the trial starts from.
         tried: judged trials, replayed into the sampler.
         lower_is_better: direction of the metric.
         seed: makes the choice reproducible.
         taken: values that must not come again.
+        sound: where sound values lie; from outside they are tried first.
     """
+    if sound is not None and not sound.holds(current) and _leads_to(sound, current, direction):
+        begin = tunable.nearest(sound.value)
+        if begin not in (*taken, current):
+            return begin
     if tunable.kind == "choice":
         return _next_choice(tunable, direction, current, taken)
+    here = float(current)
     if direction != "tune":
-        return _step(tunable, direction, float(current), taken)
-    low, high = float(tunable.low or 0.0), float(tunable.high or 0.0)
-    if not low < high:
-        return None
-    first = _step(tunable, _roomier(tunable, float(current)), float(current), taken)
-    known = {one.recipe[tunable.name] for one in tried if tunable.name in one.recipe} - {current}
-    if not known and first is not None:
-        return first
-    return _ask(tunable, low, high, tried, lower_is_better=lower_is_better, seed=seed, taken=taken)
+        return _step(tunable, direction, here, taken, sound)
+    ends = {way: _step(tunable, way, here, taken, sound) for way in ("raise", "lower")}
+    if all(value == current for value in taken):
+        return ends[_roomier(tunable, here)]
+    low, high = ends["lower"] or here, ends["raise"] or here
+    asked = (*taken, current)
+    return (
+        _ask(tunable, low, high, tried, lower_is_better=lower_is_better, seed=seed, taken=asked) if low < high else None
+    )
 
 
 def _next_choice(tunable: Tunable, direction: Direction, current: Value, taken: Sequence[Value]) -> Value | None:
@@ -78,6 +86,12 @@ def _next_choice(tunable: Tunable, direction: Direction, current: Value, taken: 
     return min(ahead, key=lambda ic: (abs(ic[0] - here), ic[0]))[1] if ahead else None
 
 
+def _leads_to(sound: Sound, current: Value, direction: Direction) -> bool:
+    if direction == "tune" or isinstance(current, str) or isinstance(sound.value, str):
+        return True
+    return (sound.value > current) == (direction == "raise")
+
+
 def _roomier(tunable: Tunable, current: float) -> Direction:
     """Where there is more of the range."""
     low, high = float(tunable.low or 0.0), float(tunable.high or 0.0)
@@ -85,8 +99,11 @@ def _roomier(tunable: Tunable, current: float) -> Direction:
     return "raise" if above >= below else "lower"
 
 
-def _step(tunable: Tunable, direction: Direction, current: float, taken: Sequence[Value]) -> float | None:
-    """Half a decade on, or a quarter of a plain range; half-way to the next value that was tried; None: too near.
+def _step(
+    tunable: Tunable, direction: Direction, current: float, taken: Sequence[Value], sound: Sound | None
+) -> float | None:
+    """To the edge of the sound values, or half a decade on, or a quarter of a plain range; half-way to the next value
+    that was tried; None: too near.
 
     A sampler that knows little would draw it at random, and could go where the trials already say that it is worse.
     """
@@ -96,8 +113,15 @@ def _step(tunable: Tunable, direction: Direction, current: float, taken: Sequenc
     end = high if sign > 0 else low
     on_the_way = [to(float(value)) for value in taken]
     between = [sign * (value - here) for value in on_the_way if sign * (value - here) > 0]
-    room = min([sign * (end - here), step, *(distance / 2 for distance in between)])
+    edges = [sign * (to(edge) - here) for edge in _edges(sound) if sign * (edge - current) > 0]
+    edges = [distance for distance in edges if distance > LEAST_STEP * step]
+    room = min([sign * (end - here), step, *edges, *(distance / 2 for distance in between)])
     return _rounded(back(here + sign * room)) if room > LEAST_STEP * step else None
+
+
+def _edges(sound: Sound | None) -> list[float]:
+    """Least and largest sound value, where there are any above 0."""
+    return [edge for edge in (sound.low, sound.high) if 0 < edge < math.inf] if sound else []
 
 
 def _ask(

@@ -91,9 +91,20 @@ def wanted(ws: Workspace, study: str) -> list[Proposal]:
     stream = events.read(ws, study=study)
     wishes = [wish for wish, at in _newest(ws, study) if wish.meant == "try" and not _is_heard(wish, stream, at)]
     return [
-        Proposal(move=SETTINGS[wish.setting], setting=wish.setting, direction=wish.direction or "tune", hypothesis=_WHY)
+        Proposal(
+            move=SETTINGS[wish.setting],
+            setting=wish.setting,
+            direction=wish.direction or "tune",
+            hypothesis=_WHY,
+            alone=True,
+        )
         for wish in wishes
     ]
+
+
+def left_alone(ws: Workspace, study: str) -> frozenset[str]:
+    """Settings that a person wants left alone, in any direction."""
+    return frozenset(wish.setting for wish, _ in _newest(ws, study) if wish.meant == "avoid")
 
 
 def _newest(ws: Workspace, study: str) -> list[tuple[Wish, int]]:

@@ -14,9 +14,10 @@ import psutil
 
 from benchmarks.tuned.problems import CHECKS, PROBLEMS, Problem, Recipe, train
 from nightsmith.agent.backends import ChatBackend
-from nightsmith.agent.loops import without_exhausted
+from nightsmith.agent.loops import narrowed, without_exhausted
 from nightsmith.agent.plan import Tunable
 from nightsmith.agent.planner import Planner, PlannerConfused
+from nightsmith.agent.priors import mended, sound, unsound_ways
 from nightsmith.agent.proposals import SETTINGS, PastTrial, Proposal, ProposeRequest, SettingState, untried
 from nightsmith.agent.pruning import is_behind
 from nightsmith.agent.search import Tried, choose_value
@@ -109,13 +110,15 @@ class Run:
         return self.arrived or self.trials >= MOST_TRIALS
 
 
-def sampled(run: Run, *, tpe: bool) -> None:
-    """Optuna: TPE with the median pruner, or random; the base recipe is its first trial."""
+def sampled(run: Run, *, tpe: bool, told: bool = False) -> None:
+    """Optuna: TPE with the median pruner, or random; the base recipe is its first trial, if told the sound one next."""
     sampler = optuna.samplers.TPESampler(seed=run.seed) if tpe else optuna.samplers.RandomSampler(seed=run.seed)
     pruner = optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=1) if tpe else optuna.pruners.NopPruner()
     direction = "maximize" if run.problem.sign > 0 else "minimize"
     study = optuna.create_study(direction=direction, sampler=sampler, pruner=pruner)
     study.enqueue_trial({each.name: run.problem.base[each.name] for each in run.problem.space})
+    if told:
+        study.enqueue_trial(run.problem.base | mended(run.problem.recipe(run.problem.base), run.problem.space, ()))
     while not run.is_over:
         begun = time.process_time()
         trial = study.ask({each.name: _distribution(each) for each in run.problem.space})
@@ -164,8 +167,13 @@ class Nightsmith:
             self.run.pay(time.process_time() - begun, choosing=True)
             if change is None:
                 return
-            before = self.best[change[0]]
-            self._judge(change, before, self._run({**self.best, change[0]: change[1]}))
+            name, value = change
+            recipe = {**self.best, **self._mended(), name: value}
+            self._judge(recipe, name, self._run(recipe))
+
+    def _mended(self) -> Recipe:
+        problem = self.run.problem
+        return mended(problem.recipe(self.best), problem.space, [one.recipe for one in self.ever])
 
     def _run(self, recipe: Recipe) -> float | None:
         seen: list[tuple[float, float]] = []
@@ -196,7 +204,8 @@ class Nightsmith:
         return [one.recipe[name] for one in self.tried[1:] if one.recipe[name] != self.run.problem.base[name]]
 
     def _change(self) -> tuple[str, Any] | None:
-        request = without_exhausted(self._request())
+        ways = unsound_ways(self.run.problem.recipe(self.best))
+        request = narrowed(without_exhausted(self._request()), ways)
         for proposal in [*self._moves(request), *untried(request)]:
             value = self._value(proposal) if proposal.setting else None
             if value is not None and proposal.setting:
@@ -222,6 +231,7 @@ class Nightsmith:
             tunable, proposal.direction or "tune", self.best[tunable.name], self.tried,
             lower_is_better=self.run.problem.sign < 0, seed=self.run.seed * 1000 + self.run.trials,
             taken=[recipe[tunable.name] for recipe in alike],
+            sound=sound(self.run.problem.recipe(self.best)).get(tunable.name),
         )  # fmt: skip
 
     @property
@@ -229,19 +239,19 @@ class Nightsmith:
         """Judged trials and pruned ones."""
         return [*self.tried, *self.failed]
 
-    def _judge(self, change: tuple[str, Any], before: Any, value: float | None) -> None:
-        name, new = change
+    def _judge(self, recipe: Recipe, name: str, value: float | None) -> None:
+        new, before = recipe[name], self.best[name]
         is_number = isinstance(new, int | float) and isinstance(before, int | float)
         way = ("raise" if new > before else "lower") if is_number else "tune"
         gain = None if value is None else self.run.problem.sign * (value - self.baseline)
         decision = "rejected"
         if gain is None:
-            self.failed.append(Tried({**self.best, name: new}, float("nan")))
+            self.failed.append(Tried(recipe, float("nan")))
         else:
             noise = 2 * self.run.problem.noise
             decision = "promising" if gain > noise else "rejected" if gain < -noise else "inconclusive"
             if decision == "promising" and gain > self.best_gain:
-                self.best, self.best_gain = {**self.best, name: new}, gain
+                self.best, self.best_gain = recipe, gain
         self.history.append(
             PastTrial(number=len(self.history) + 1, setting=name, direction=way, gain=gain, decision=decision)  # pyright: ignore[reportArgumentType]
         )
@@ -254,14 +264,15 @@ def _any(request: ProposeRequest, draw: random.Random) -> list[Proposal]:
     return [Proposal(move=SETTINGS[name], setting=name, direction=way) for name, way in changes]  # pyright: ignore[reportArgumentType]
 
 
-ARMS = ("nightsmith", "no moves", "tpe", "random")
+ARMS = ("nightsmith", "no moves", "tpe", "random", "told tpe")
+"""`told tpe` gets the sound recipe as its second trial: what the priors alone are worth."""
 
 
 def measured(arm: str, name: str, seed: int, results: Results) -> Run:
     """One arm's run."""
     run = Run(name, seed, results)
-    if arm in ("tpe", "random"):
-        sampled(run, tpe=arm == "tpe")
+    if arm in ("tpe", "random", "told tpe"):
+        sampled(run, tpe=arm != "random", told=arm == "told tpe")
     else:
         Nightsmith(run, Planner(ChatBackend()) if arm == "nightsmith" else None).go()
     return run
