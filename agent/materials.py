@@ -20,6 +20,8 @@ from nightsmith.tools.evaluation import Evaluate, Split, answer_tokens, suite_of
 DATASET = "$dataset"
 """Name, in a plan, of the dataset whose held-out rows judge: the first that is built."""
 
+FOUND_BY = ("dedup", "length", "decontaminate", "without")
+"""Steps whose rows say something of the data: duplicates, odd lengths, what leaks from held-out rows."""
 SEALED_PER_DEV = 2
 """Items of the sealed split for each of dev: dev is looked at by every run, sealed once."""
 
@@ -58,6 +60,25 @@ def _say(ws: Workspace, study: str, manifest: Manifest) -> None:
 def manifest_of(ws: Workspace, study: str, name: str = DATASET) -> Manifest:
     """The manifest of one of the study's datasets, by its name in the plan."""
     return read_manifest(ws, dossier.load(ws, study, "datasets")[name])
+
+
+def findings(ws: Workspace, study: str, name: str = DATASET) -> tuple[str, ...]:
+    """What a dataset's build found, in short words: how much there is, what each step took out, what was unreadable.
+
+    Empty before it is built.
+    """
+    if name not in (dossier.load(ws, study, "datasets") or {}):
+        return ()
+    manifest = manifest_of(ws, study, name)
+    train, unread = manifest.split("train"), sum(source.num_without_text for source in manifest.sources)
+    taken_out = [
+        f"{step.kind} took {step.rows_in - step.rows_out} of {step.rows_in}"
+        for step in manifest.steps
+        if step.kind in FOUND_BY and step.rows_out < step.rows_in
+    ]
+    longest = [f"longest {train.max_row_bytes}"] if train.max_row_bytes else []
+    size = f"{train.rows} rows of {train.num_bytes // max(1, train.rows)} bytes"
+    return (size, *longest, *taken_out, *([f"{unread} without text"] if unread else []))
 
 
 def sealed_folds(manifest: Manifest) -> list[str]:

@@ -61,6 +61,7 @@ def propose_messages(request: ProposeRequest) -> list[Message]:
         "propose",
         objective=request.objective,
         settings=[f"{state.name}={_short(state.value)}" for state in request.settings],
+        data=request.data,
         trials=[trial.line for trial in request.history],
         left=request.trials_left,
         k=request.k,

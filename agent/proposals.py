@@ -107,6 +107,8 @@ class ProposeRequest(Contract):
     """Trials that the budget still allows."""
     k: int = Field(default=1, ge=1, le=8)
     """Proposals wanted at most."""
+    data: tuple[str, ...] = ()
+    """What the build of the training data found, in short words: duplicates, leaks, lengths."""
     barred: tuple[tuple[str, Direction], ...] = ()
     """(setting, direction) pairs that a person wants left alone."""
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from nightsmith.agent import dossier, judging, loops, priors, recipes, steering
+from nightsmith.agent import dossier, judging, loops, materials, priors, recipes, steering
 from nightsmith.agent.plan import PredictedEffect, StudyPlan, TrialPlan, Tunable
 from nightsmith.agent.planner import PlannerConfused
 from nightsmith.agent.proposals import (
@@ -130,6 +130,7 @@ def request_for(ws: Workspace, study: str, number: int, room: int) -> ProposeReq
     left = plan.max_trials - number + 1
     asked = ProposeRequest(
         objective=objective, settings=states, history=history, trials_left=left, k=room,
+        data=materials.findings(ws, study, plan.stages[-1].args.get("dataset", materials.DATASET)),
     )  # fmt: skip
     return loops.narrowed(loops.without_exhausted(asked), priors.unsound_ways(best))
 

@@ -40,15 +40,20 @@ def study(results: Results, names: list[str], count: int) -> None:
     """Random recipes, so that a threshold can be set without one of them being seen."""
     for name in names:
         problem, draw = PROBLEMS[name], random.Random(name)
-        base = [results.of(name, problem.base, 100 + seed) for seed in range(3)]
+        base = [results.of(name, problem.base, 100 + seed, _never) for seed in range(3)]
         rows = [
-            results.of(name, {**problem.base, **{t.name: _drawn(t, draw) for t in problem.space}}, 100 + number)
+            results.of(name, {**problem.base, **{t.name: _drawn(t, draw) for t in problem.space}}, 100 + number, _never)
             for number in range(count)
         ]
         best = sorted((row["value"] for row in rows), key=lambda value: -problem.sign * value)
         values, seconds = [row["value"] for row in base], [row["seconds"] for row in (*base, *rows)]
         told = f"base {np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}, second best of {count} {best[1]:.4f}"
         print(f"{name}: {told}; trials of {min(seconds):.1f} to {max(seconds):.1f} CPU seconds", flush=True)
+
+
+def _never(share: float, loss: float) -> bool:
+    del share, loss
+    return False
 
 
 def _drawn(tunable: Tunable, draw: random.Random) -> Any:

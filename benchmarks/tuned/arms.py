@@ -24,7 +24,7 @@ from nightsmith.agent.search import Tried, choose_value
 from nightsmith.model.planner_server import ensure
 from nightsmith.record.digest import canonical_json, sha256
 
-MOST_TRIALS = 16
+MOST_TRIALS = 12
 
 
 @dataclass
@@ -39,13 +39,17 @@ class Results:
         lines = self.path.read_text().splitlines() if self.path.is_file() else []
         self.known = {row["key"]: row for row in map(json.loads, lines)}
 
-    def of(self, name: str, recipe: Recipe, seed: int) -> dict[str, Any]:
-        """A trial's result; run where it is not known."""
-        problem = PROBLEMS[name]
-        key = sha256(canonical_json([name, problem.tokens, sorted(recipe.items()), seed]))[:20]
-        if key not in self.known:
-            self._keep({"key": key, "problem": name, "recipe": recipe, "seed": seed, **train(name, recipe, seed)})
-        return self.known[key]
+    def of(self, name: str, recipe: Recipe, seed: int, stops: Callable[[float, float], bool]) -> dict[str, Any]:
+        """A trial's result, up to where `stops(share, loss)` ends it; run where so much of it is not known."""
+        key = sha256(canonical_json([name, PROBLEMS[name].tokens, sorted(recipe.items()), seed]))[:20]
+        known = self.known.get(key)
+        for share, loss, seconds in known["checks"] if known else []:
+            if share < 1 and stops(share, loss):
+                return {**known, "value": None, "seconds": seconds}
+        if known is None or known["value"] is None:
+            known = {"key": key, "problem": name, "recipe": recipe, "seed": seed, **train(name, recipe, seed, stops)}
+            self._keep(known)
+        return known
 
     def decided(self, request: ProposeRequest, planner: Planner) -> dict[str, Any]:
         """The planner's answer to a question, with the seconds that it took; asked where it is not known."""
@@ -93,15 +97,13 @@ class Run:
 
     def tried(self, recipe: Recipe, stops: Callable[[float, float], bool]) -> float | None:
         """Run a trial; null where `stops(share, loss)` ended it early. Its cost counts either way."""
-        found = self.results.of(self.name, recipe, self.seed)
+        found = self.results.of(self.name, recipe, self.seed, stops)
         self.trials += 1
-        for share, loss, seconds in found["checks"][:-1]:
-            if stops(share, loss):
-                self.pay(seconds)
-                self.pruned += 1
-                return None
         self.pay(found["seconds"])
-        self.arrived = self.problem.reached(found["value"])
+        if found["value"] is None:
+            self.pruned += 1
+        else:
+            self.arrived = self.problem.reached(found["value"])
         return found["value"]
 
     @property
@@ -118,7 +120,8 @@ def sampled(run: Run, *, tpe: bool, told: bool = False) -> None:
     study = optuna.create_study(direction=direction, sampler=sampler, pruner=pruner)
     study.enqueue_trial({each.name: run.problem.base[each.name] for each in run.problem.space})
     if told:
-        study.enqueue_trial(run.problem.base | mended(run.problem.recipe(run.problem.base), run.problem.space, ()))
+        sound_one = run.problem.base | mended(run.problem.recipe(run.problem.base), run.problem.space, ())
+        study.enqueue_trial({each.name: sound_one[each.name] for each in run.problem.space})
     while not run.is_over:
         begun = time.process_time()
         trial = study.ask({each.name: _distribution(each) for each in run.problem.space})
@@ -179,13 +182,13 @@ class Nightsmith:
         seen: list[tuple[float, float]] = []
 
         def stops(share: float, loss: float) -> bool:
-            seen.append((share, loss))
+            if not seen or share > seen[-1][0]:
+                seen.append((share, loss))
             return is_behind(seen, self.curves)
 
         value = self.run.tried(recipe, stops)
         if value is not None:
-            self.curves.append([(share, loss) for share, loss, _ in self.run.results.of(
-                self.run.name, recipe, self.run.seed)["checks"]])  # fmt: skip
+            self.curves.append(seen)
             self.tried.append(Tried(recipe, value))
         return value
 
