@@ -1,7 +1,7 @@
 """Whether a running trial is so far behind earlier ones at the same point of training that its end is not worth it.
 
 A curve is (share of the steps done, training loss) in order. Trials see the same tokens, whatever their batch size, so
-that equal shares are comparable. As in Optuna's median pruner a trial is held against the median of the earlier ones,
+that equal shares are comparable. A trial is held against the best of the earlier ones, since it is tried to beat that one,
 but by a margin: training loss is not the metric, and a rate that decays late catches up.
 """
 
@@ -25,7 +25,7 @@ Curve = Sequence[tuple[float, float]]
 LEAST_SHARE = 0.35
 """Nothing is judged before: warm-up takes up to 0.3 of the steps, and what any model learns first tells little."""
 MARGIN = 0.1
-"""By how much of the loss a trial must be worse than the median of the earlier ones."""
+"""By how much of the loss a trial must be worse than the best of the earlier ones."""
 SMOOTHED = 5
 """Points of a journal that are averaged: the loss of one step is noisy."""
 COMPARED = ("baseline", "calibration", "trial")
@@ -88,7 +88,7 @@ class Pruner:
         if not is_behind(running, earlier):
             return False
         share, loss = running[-1]
-        told = f"Pruned at {share:.0%} of its steps: a training loss of {loss:.3g}, clearly above that of earlier runs."
+        told = f"Pruned at {share:.0%} of its steps: a training loss of {loss:.3g}, clearly above that of the best earlier run."
         events.append(self.ws, self.study, "pruned", trial=row.trial, job=row.key, data={"reason": told})
         return True
 
