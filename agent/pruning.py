@@ -1,8 +1,8 @@
 """Whether a running trial is so far behind earlier ones at the same point of training that its end is not worth it.
 
 A curve is (share of the steps done, training loss) in order. Trials see the same tokens, whatever their batch size, so
-that equal shares are comparable. A trial is held against the best of the earlier ones, since it is tried to beat that one,
-but by a margin: training loss is not the metric, and a rate that decays late catches up.
+that equal shares are comparable. A trial is held against the best of the earlier ones, since it is tried to beat
+that one, but by a margin: training loss is not the metric, and a rate that decays late catches up.
 """
 
 import math
@@ -88,7 +88,7 @@ class Pruner:
         if not is_behind(running, earlier):
             return False
         share, loss = running[-1]
-        told = f"Pruned at {share:.0%} of its steps: a training loss of {loss:.3g}, clearly above that of the best earlier run."
+        told = f"Pruned at {share:.0%} of its steps: a training loss of {loss:.3g}, clearly above the best earlier run's."
         events.append(self.ws, self.study, "pruned", trial=row.trial, job=row.key, data={"reason": told})
         return True
 
