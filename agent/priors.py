@@ -15,7 +15,8 @@ from nightsmith.tools.training import Value
 RATE_AT_768, RATE_EXPONENT = 6e-4, -0.83
 """Peak rate at a width of 768, and how it changes with the width: GPT-3's models (arXiv:2005.14165, table 2.1)."""
 BATCH_FACTOR, BATCH_EXPONENT = 0.58, 0.571
-"""Tokens of a step from the tokens of a run: the step law (arXiv:2503.04715, eq. 1)."""
+"""Tokens of a step from the tokens of a run: the step law (arXiv:2503.04715, eq. 1). At another batch, the rate goes
+with its square root (arXiv:2205.10287)."""
 WITHIN = 2.0
 """Factor about the rules' values that counts as sound."""
 MOST_MENDED = 2
@@ -54,15 +55,17 @@ def sound(recipe: Mapping[str, Value]) -> dict[str, Sound]:
     """
     if "hidden_size" not in recipe or recipe.get("optimizer") == "muon":
         return {}
-    rate = RATE_AT_768 * (float(recipe["hidden_size"]) / 768) ** RATE_EXPONENT
     tokens = float(recipe["num_steps"]) * float(recipe["batch_size"]) * float(recipe["seq_len"])
     batch = max(1.0, BATCH_FACTOR * tokens**BATCH_EXPONENT / float(recipe["seq_len"]))
+    batches = Sound(2 ** math.floor(math.log2(batch)), batch / WITHIN, batch * WITHIN)
+    used = float(recipe["batch_size"] if batches.holds(recipe["batch_size"]) else batches.value)
+    rate = RATE_AT_768 * (float(recipe["hidden_size"]) / 768) ** RATE_EXPONENT * math.sqrt(used / batch)
     return {
         "learning_rate": Sound(float(f"{rate:.2g}"), rate / WITHIN, rate * WITHIN),
-        "batch_size": Sound(2 ** round(math.log2(batch)), batch / WITHIN, batch * WITHIN),
+        "batch_size": batches,
         "warmup_share": Sound(0.05, 0.02, 0.15),
         "weight_decay": Sound(0.1, 0.0, 0.1),
-        "schedule": Sound("cosine", words=("cosine", "wsd")),  # what never decays ends above what it could reach
+        "schedule": Sound("wsd", words=("cosine", "wsd")),  # what never decays ends above what it could reach
     }
 
 

@@ -107,6 +107,8 @@ class ProposeRequest(Contract):
     """Trials that the budget still allows."""
     k: int = Field(default=1, ge=1, le=8)
     """Proposals wanted at most."""
+    must_go_on: bool = False
+    """Whether no trial meets the target's threshold yet: ends are not offered while trials and changes are left."""
     data: tuple[str, ...] = ()
     """What the build of the training data found, in short words: duplicates, leaks, lengths."""
     barred: tuple[tuple[str, Direction], ...] = ()
@@ -141,7 +143,7 @@ class Proposal(Contract):
     """Whether nothing else may change with it."""
 
 
-def schema(k: int, changes: tuple[tuple[str, Direction], ...] | None = None) -> dict[str, Any]:
+def schema(k: int, changes: tuple[tuple[str, Direction], ...] | None = None, *, may_end: bool = True) -> dict[str, Any]:
     """JSON schema of an answer: k changes, so that no device idles, or one end.
 
     With `changes`, only those (setting, direction) pairs may be chosen; none leaves the end.
@@ -153,7 +155,8 @@ def schema(k: int, changes: tuple[tuple[str, Direction], ...] | None = None) -> 
         else [_change((name,), _ways(changes, name)) for name in dict(changes)]
     )
     changing = [_array({"anyOf": items}, k)] if items else []
-    return _object({"t": {"anyOf": [*changing, _array(ends, 1)]}})
+    ending = [_array(ends, 1)] if may_end or not items else []
+    return _object({"t": {"anyOf": [*changing, *ending]}})
 
 
 def _array(items: dict[str, Any], number: int) -> dict[str, Any]:

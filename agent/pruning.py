@@ -24,10 +24,10 @@ Curve = Sequence[tuple[float, float]]
 """(Share of the steps done, training loss in nats per token), in order."""
 LEAST_SHARE = 0.35
 """Nothing is judged before: warm-up takes up to 0.3 of the steps, and what any model learns first tells little."""
-MARGIN = 0.1
+MARGIN = 0.05
 """By how much of the loss a trial must be worse than the best of the earlier ones."""
-SMOOTHED = 5
-"""Points of a journal that are averaged: the loss of one step is noisy."""
+SMOOTHED, SMOOTHED_SHARE = 5, 1 / 8
+"""Points of a journal that are averaged at least, and the share of the steps: the loss of one step is noisy."""
 COMPARED = ("baseline", "calibration", "trial")
 
 
@@ -49,15 +49,19 @@ def loss_at(curve: Curve, share: float) -> float | None:
 
 
 def curve_of(lines: Iterable[dict[str, Any]]) -> Curve:
-    """The curve in a job's journal, each point the mean of the last few; of a job that went on, all attempts."""
+    """The curve in a job's journal, each point the mean of an eighth; of a job that went on, all attempts."""
     losses: dict[float, float] = {}
     for line in lines:
         loss, step, num_steps = (line.get(name) for name in ("loss", "step", "num_steps"))
         if line.get("kind") == "step" and loss is not None and step and num_steps and math.isfinite(loss):
             losses[step / num_steps] = loss
     points = sorted(losses.items())
-    ends = range(SMOOTHED, len(points) + 1)
-    return [(points[end - 1][0], fmean(loss for _, loss in points[end - SMOOTHED : end])) for end in ends]
+    shares = [share for share, _ in points]
+    found: list[tuple[float, float]] = []
+    for end in range(SMOOTHED, len(points) + 1):
+        first = min(end - SMOOTHED, bisect_right(shares, shares[end - 1] - SMOOTHED_SHARE))
+        found.append((shares[end - 1], fmean(loss for _, loss in points[first:end])))
+    return found
 
 
 @dataclass
@@ -88,7 +92,7 @@ class Pruner:
         if not is_behind(running, earlier):
             return False
         share, loss = running[-1]
-        told = f"Pruned at {share:.0%} of its steps: a training loss of {loss:.3g}, clearly above the best earlier run's."
+        told = f"Pruned at {share:.0%} of its steps: a training loss of {loss:.3g}, clearly above the best run's."
         events.append(self.ws, self.study, "pruned", trial=row.trial, job=row.key, data={"reason": told})
         return True
 

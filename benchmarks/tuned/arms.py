@@ -114,7 +114,8 @@ class Run:
 
 def sampled(run: Run, *, tpe: bool, told: bool = False) -> None:
     """Optuna: TPE with the median pruner, or random; the base recipe is its first trial, if told the sound one next."""
-    sampler = optuna.samplers.TPESampler(seed=run.seed) if tpe else optuna.samplers.RandomSampler(seed=run.seed)
+    seed = int(sha256(f"{run.name} {run.seed}")[:8], 16)  # the same draws for every problem would be one sample
+    sampler = optuna.samplers.TPESampler(seed=seed) if tpe else optuna.samplers.RandomSampler(seed=seed)
     pruner = optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=1) if tpe else optuna.pruners.NopPruner()
     direction = "maximize" if run.problem.sign > 0 else "minimize"
     study = optuna.create_study(direction=direction, sampler=sampler, pruner=pruner)
@@ -158,7 +159,7 @@ class Nightsmith:
     def __post_init__(self) -> None:
         """Where moves are drawn from."""
         self.best, self.best_gain = dict(self.run.problem.base), 0.0
-        self.draw = random.Random(self.run.seed)
+        self.draw = random.Random(f"{self.run.name} {self.run.seed}")
         self.baseline = 0.0
 
     def go(self) -> None:
@@ -201,6 +202,7 @@ class Nightsmith:
         return ProposeRequest(
             objective=f"{self.run.problem.metric} {word} {self.run.problem.threshold:g}", settings=states,
             history=tuple(self.history), trials_left=MOST_TRIALS - self.run.trials,
+            must_go_on=True,
         )  # fmt: skip
 
     def _values(self, name: str) -> list[Any]:

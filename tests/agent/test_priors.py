@@ -39,7 +39,7 @@ def test_a_recipe_that_is_sound_is_left_as_it_is():
 
 def test_every_setting_that_is_off_is_mended_at_once():
     assert off(learning_rate=3e-2, batch_size=32, warmup_share=0.3, schedule="constant", weight_decay=0.3) == {
-        "learning_rate": 4.7e-3, "batch_size": 8, "warmup_share": 0.05, "schedule": "cosine", "weight_decay": 0.1,
+        "learning_rate": 4.7e-3, "batch_size": 4, "warmup_share": 0.05, "schedule": "wsd", "weight_decay": 0.1,
     }  # fmt: skip
 
 
