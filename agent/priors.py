@@ -8,8 +8,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from nightsmith.agent.loops import narrowed
 from nightsmith.agent.plan import Tunable
-from nightsmith.agent.proposals import Direction
+from nightsmith.agent.proposals import Direction, ProposeRequest
 from nightsmith.tools.training import Value
 
 RATE_AT_768, RATE_EXPONENT = 6e-4, -0.83
@@ -18,7 +19,9 @@ BATCH_FACTOR, BATCH_EXPONENT = 0.58, 0.571
 """Tokens of a step from the tokens of a run: the step law (arXiv:2503.04715, eq. 1). At another batch, the rate goes
 with its square root (arXiv:2205.10287)."""
 WITHIN = 2.0
-"""Factor about the rules' values that counts as sound."""
+"""Factor about the rules' values that counts as sound; of batches downwards alone: what short runs lack is updates."""
+FIRST = ("learning_rate", "batch_size")
+"""What matters most: other settings are offered once these have been tried in vain."""
 MOST_MENDED = 2
 """Trials that may bring the same settings to their sound values, in case that the first one's move spoilt it."""
 
@@ -57,7 +60,7 @@ def sound(recipe: Mapping[str, Value]) -> dict[str, Sound]:
         return {}
     tokens = float(recipe["num_steps"]) * float(recipe["batch_size"]) * float(recipe["seq_len"])
     batch = max(1.0, BATCH_FACTOR * tokens**BATCH_EXPONENT / float(recipe["seq_len"]))
-    batches = Sound(2 ** math.floor(math.log2(batch)), batch / WITHIN, batch * WITHIN)
+    batches = Sound(2 ** math.floor(math.log2(batch)), batch / WITHIN**2, batch)
     used = float(recipe["batch_size"] if batches.holds(recipe["batch_size"]) else batches.value)
     rate = RATE_AT_768 * (float(recipe["hidden_size"]) / 768) ** RATE_EXPONENT * math.sqrt(used / batch)
     return {
@@ -86,6 +89,14 @@ def mended(
     off = {n: value for n, value in begin.items() if not known[n].holds(recipe[n]) and value != recipe[n]}
     had = sum(all(one.get(name) == value for name, value in off.items()) for one in tried)
     return off if had < MOST_MENDED else {}
+
+
+def offered(request: ProposeRequest, recipe: Mapping[str, Value]) -> ProposeRequest:
+    """The question without what leads away from sound values, and with what matters most alone while any is open."""
+    if not sound(recipe):
+        return request
+    request = narrowed(request, unsound_ways(recipe))
+    return narrowed(request, [change for change in request.open_changes() if change[0] not in FIRST])
 
 
 def unsound_ways(recipe: Mapping[str, Value]) -> tuple[tuple[str, Direction], ...]:

@@ -133,7 +133,7 @@ def request_for(ws: Workspace, study: str, number: int, room: int) -> ProposeReq
         must_go_on=left > 0 and judging.has_threshold(ws, study) and not any(past.meets_target for past in history),
         data=materials.findings(ws, study, plan.stages[-1].args.get("dataset", materials.DATASET)),
     )  # fmt: skip
-    return loops.narrowed(loops.without_exhausted(asked), priors.unsound_ways(best))
+    return priors.offered(loops.without_exhausted(asked), best)
 
 
 def target_text(target: Target) -> str:

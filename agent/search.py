@@ -60,7 +60,7 @@ def choose_value(
         if begin not in (*taken, current):
             return begin
     if tunable.kind == "choice":
-        return _next_choice(tunable, direction, current, taken)
+        return _next_choice(tunable, direction, current, taken, sound)
     here = float(current)
     if direction != "tune":
         return _step(tunable, direction, here, taken, sound)
@@ -74,8 +74,12 @@ def choose_value(
     )
 
 
-def _next_choice(tunable: Tunable, direction: Direction, current: Value, taken: Sequence[Value]) -> Value | None:
-    """The nearest untried choice; in a direction of three or more the middle one, as a search by halves would."""
+def _next_choice(
+    tunable: Tunable, direction: Direction, current: Value, taken: Sequence[Value], sound: Sound | None
+) -> Value | None:
+    """The nearest untried choice, sound ones first; in a direction of three or more the middle one, as a search by
+    halves would.
+    """
     choices = list(tunable.choices)
     here = choices.index(current) if current in choices else 0
     ahead = [(i, c) for i, c in enumerate(choices) if c != current and c not in taken]
@@ -83,7 +87,8 @@ def _next_choice(tunable: Tunable, direction: Direction, current: Value, taken: 
         ahead = [(i, c) for i, c in ahead if (i > here) == (direction == "raise")]
         ahead.sort(key=lambda ic: abs(ic[0] - here))
         return ahead[(len(ahead) - 1) // 2][1] if ahead else None
-    return min(ahead, key=lambda ic: (abs(ic[0] - here), ic[0]))[1] if ahead else None
+    unsound = {c for _, c in ahead if sound is not None and not sound.holds(c)}
+    return min(ahead, key=lambda ic: (ic[1] in unsound, abs(ic[0] - here), ic[0]))[1] if ahead else None
 
 
 def _leads_to(sound: Sound, current: Value, direction: Direction) -> bool:

@@ -14,10 +14,10 @@ import psutil
 
 from benchmarks.tuned.problems import CHECKS, PROBLEMS, Problem, Recipe, train
 from nightsmith.agent.backends import ChatBackend
-from nightsmith.agent.loops import narrowed, without_exhausted
+from nightsmith.agent.loops import without_exhausted
 from nightsmith.agent.plan import Tunable
 from nightsmith.agent.planner import Planner, PlannerConfused
-from nightsmith.agent.priors import mended, sound, unsound_ways
+from nightsmith.agent.priors import mended, offered, sound
 from nightsmith.agent.proposals import SETTINGS, PastTrial, Proposal, ProposeRequest, SettingState, untried
 from nightsmith.agent.pruning import is_behind
 from nightsmith.agent.search import Tried, choose_value
@@ -209,8 +209,7 @@ class Nightsmith:
         return [one.recipe[name] for one in self.tried[1:] if one.recipe[name] != self.run.problem.base[name]]
 
     def _change(self) -> tuple[str, Any] | None:
-        ways = unsound_ways(self.run.problem.recipe(self.best))
-        request = narrowed(without_exhausted(self._request()), ways)
+        request = offered(without_exhausted(self._request()), self.run.problem.recipe(self.best))
         for proposal in [*self._moves(request), *untried(request)]:
             value = self._value(proposal) if proposal.setting else None
             if value is not None and proposal.setting:

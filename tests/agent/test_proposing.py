@@ -55,11 +55,11 @@ def proposed(study, setting, direction, number=1):
 def test_settings_that_are_off_go_to_sound_values_with_the_planners_move(study):
     trial, _ = proposed(study, "schedule", "tune")
     assert trial.setting == "schedule"
-    assert trial.change["learning_rate"] == 4.7e-3
+    assert trial.change["learning_rate"] == 3.8e-3
     assert trial.change["schedule"] == "wsd"
     assert trial.change["batch_size"] == 4
     assert trial.hypothesis.startswith("Why. With it")
-    assert trial.calls[-1].args["learning_rate"] == 4.7e-3
+    assert trial.calls[-1].args["learning_rate"] == 3.8e-3
 
 
 def test_the_planners_own_move_wins_over_what_would_go_with_it(study):
@@ -83,7 +83,7 @@ def test_once_the_recipe_is_sound_a_trial_changes_one_setting(study):
     factory.trial(name, 1, Idea({"learning_rate": 4.7e-3, "batch_size": 4}, "", -0.2))
     trial, _ = proposed(study, "learning_rate", "raise", number=2)
     assert trial.start == 1
-    assert trial.change == {"learning_rate": 9.4e-3}
+    assert trial.change == {"learning_rate": 9.3e-3}
 
 
 def test_ways_out_of_the_sound_values_are_not_offered(study):
