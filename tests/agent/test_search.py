@@ -2,6 +2,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nightsmith.agent.plan import Tunable
+from nightsmith.agent.priors import Sound
 from nightsmith.agent.search import Tried, choose_value
 
 RATE = Tunable(name="learning_rate", kind="float", low=1e-4, high=3e-2, log=True)
@@ -9,8 +10,9 @@ BATCH = Tunable(name="batch_size", kind="choice", choices=(4, 8, 16, 32))
 SCHEDULE = Tunable(name="schedule", kind="choice", choices=("constant", "cosine", "wsd"))
 
 
-def choose(tunable, direction, current, tried=(), seed=0, taken=()):
-    return choose_value(tunable, direction, current, tried, lower_is_better=True, seed=seed, taken=taken)
+def choose(tunable, direction, current, tried=(), seed=0, taken=(), sound=None):
+    how = {"lower_is_better": True, "seed": seed, "taken": taken, "sound": sound}
+    return choose_value(tunable, direction, current, tried, **how)
 
 
 @settings(max_examples=20, deadline=None)
@@ -60,11 +62,24 @@ def test_of_many_choices_ahead_the_middle_one_is_tried_first():
     assert choose(BATCH, "lower", 32, taken=(8,)) == 16
 
 
-def test_a_value_that_was_tried_never_comes_again():
+def test_a_value_that_was_tried_never_comes_again_and_the_search_closes_in():
     taken, tried = [1e-3], []
-    for seed in range(12):
-        value = choose(RATE, "tune", 1e-3, tried, seed=seed, taken=taken)
-        assert value is not None
+    while (value := choose(RATE, "tune", 1e-3, tried, seed=len(tried), taken=taken)) is not None:
         assert value not in taken
         taken.append(value)
-        tried.append(Tried({"learning_rate": value}, 3.0 + seed))
+        tried.append(Tried({"learning_rate": value}, 3.0 + len(tried)))
+    assert 2 <= len(tried) < 12
+
+
+def test_from_outside_the_sound_values_the_first_one_is_where_they_begin_and_from_inside_their_edge():
+    sound = Sound(4e-3, 2e-3, 8e-3)
+    assert choose(RATE, "raise", 3e-4, sound=sound) == 4e-3
+    assert choose(RATE, "tune", 3e-2, sound=sound) == 4e-3
+    assert choose(RATE, "lower", 3e-4, sound=sound) < 3e-4
+    assert choose(RATE, "raise", 4e-3, sound=sound) == 8e-3
+
+
+def test_of_words_the_sound_ones_come_first():
+    sound = Sound("wsd", words=("cosine", "wsd"))
+    assert choose(SCHEDULE, "tune", "cosine", sound=sound) == "wsd"
+    assert choose(SCHEDULE, "tune", "constant", sound=sound) == "wsd"
