@@ -121,7 +121,12 @@ class Planner:
         return _interpretation(meaning, turn.transcript(meaning.status))
 
     async def propose(self, request: ProposeRequest) -> tuple[list[Proposal], dict[str, Any]]:
-        """Ask for the next trials, at most `request.k`. PlannerConfused when no answer can stand."""
+        """Ask for the next trials, at most `request.k`. PlannerConfused when no answer can stand.
+
+        The embedded planner is not shown `request.data`: it was not trained on that, and answered some studies worse.
+        """
+        if getattr(self.backend, "url", None) is None:
+            request = request.model_copy(update={"data": ()})
         may_end = not request.must_go_on
         narrowed = proposals.schema(request.k, request.open_changes(), may_end=may_end)
         first = narrowed if request.hurt() else proposals.schema(request.k, may_end=may_end)

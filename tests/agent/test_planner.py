@@ -244,3 +244,13 @@ def test_the_prompt_shows_past_trials_with_gain_and_decision():
 def test_every_hypothesis_renders_for_every_setting():
     for text in proposals.HYPOTHESES.values():
         assert "beta2" in text.format(setting="beta2", direction="raise")
+
+
+def test_a_planner_by_url_is_shown_what_the_build_of_the_data_found():
+    _, requests = propose(REQUEST.model_copy(update={"data": ("388 rows", "dedup took 8")}), {"t": [RATE_UP]})
+    assert "\ndata 388 rows; dedup took 8\ntrials none" in requests[0]["messages"][-1]["content"]
+
+
+def test_while_a_threshold_is_unmet_no_end_is_offered():
+    _, requests = propose(REQUEST.model_copy(update={"must_go_on": True}), {"t": [RATE_UP]})
+    assert "stop" not in json.dumps(requests[0]["response_format"])
