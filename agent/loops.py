@@ -64,12 +64,7 @@ def exhausted(history: Sequence[PastTrial]) -> tuple[tuple[str, Direction], ...]
     return tuple(dict.fromkeys([*vain, *left]))
 
 
-def narrowed(request: ProposeRequest, barred: Sequence[tuple[str, Direction]]) -> ProposeRequest:
-    """The question without these changes; as it is where that would leave nothing to ask for."""
-    fewer = request.model_copy(update={"barred": (*request.barred, *barred)})
-    return fewer if fewer.open_changes() else request
-
-
 def without_exhausted(request: ProposeRequest) -> ProposeRequest:
-    """The question without what was tried in vain."""
-    return narrowed(request, exhausted(request.history))
+    """The question without what was tried in vain; as it is where that would leave nothing to ask for."""
+    narrowed = request.model_copy(update={"barred": (*request.barred, *exhausted(request.history))})
+    return narrowed if narrowed.open_changes() else request

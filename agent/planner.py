@@ -129,7 +129,7 @@ class Planner:
             request = request.model_copy(update={"data": ()})
         may_end = not request.must_go_on
         narrowed = proposals.schema(request.k, request.open_changes(), may_end=may_end)
-        first = narrowed if request.hurt() else proposals.schema(request.k, may_end=may_end)
+        first = narrowed if request.hurt() or request.not_offered else proposals.schema(request.k, may_end=may_end)
         turn = _Turn(self, prompting.propose_messages(request), first, PROPOSE_TOKENS * request.k)
         found = await turn.ask(lambda answer: proposals.expand(answer, request), lambda _: narrowed)
         return found, turn.transcript([each.model_dump(mode="json", exclude_defaults=True) for each in found])

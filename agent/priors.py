@@ -8,7 +8,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from nightsmith.agent.loops import narrowed
 from nightsmith.agent.plan import Tunable
 from nightsmith.agent.proposals import Direction, ProposeRequest
 from nightsmith.tools.training import Value
@@ -95,8 +94,13 @@ def offered(request: ProposeRequest, recipe: Mapping[str, Value]) -> ProposeRequ
     """The question without what leads away from sound values, and with what matters most alone while any is open."""
     if not sound(recipe):
         return request
-    request = narrowed(request, unsound_ways(recipe))
-    return narrowed(request, [change for change in request.open_changes() if change[0] not in FIRST])
+    request = _without(request, unsound_ways(recipe))
+    return _without(request, [change for change in request.open_changes() if change[0] not in FIRST])
+
+
+def _without(request: ProposeRequest, ways: Sequence[tuple[str, Direction]]) -> ProposeRequest:
+    fewer = request.model_copy(update={"not_offered": (*request.not_offered, *ways)})
+    return fewer if fewer.open_changes() else request
 
 
 def unsound_ways(recipe: Mapping[str, Value]) -> tuple[tuple[str, Direction], ...]:

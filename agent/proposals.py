@@ -113,6 +113,8 @@ class ProposeRequest(Contract):
     """What the build of the training data found, in short words: duplicates, leaks, lengths."""
     barred: tuple[tuple[str, Direction], ...] = ()
     """(setting, direction) pairs that a person wants left alone."""
+    not_offered: tuple[tuple[str, Direction], ...] = ()
+    """(setting, direction) pairs that are not offered; a planner that names one all the same is heeded."""
 
     def hurt(self) -> frozenset[tuple[str, str]]:
         """(setting, direction) pairs that were tried and did not help, or are to be left alone."""
@@ -125,7 +127,8 @@ class ProposeRequest(Contract):
     def open_changes(self) -> tuple[tuple[str, Direction], ...]:
         """(setting, direction) pairs that may still be proposed."""
         names = [state.name for state in self.settings if state.name in SETTINGS]
-        return tuple((name, way) for name in names for way in DIRECTIONS if (name, way) not in self.hurt())
+        closed = self.hurt() | frozenset(self.not_offered)
+        return tuple((name, way) for name in names for way in DIRECTIONS if (name, way) not in closed)
 
 
 class Proposal(Contract):
