@@ -219,6 +219,9 @@ def _estimate(trial: TrialView) -> float:
 
 
 def _not_met(view: StudyView) -> str:
+    if not view.trains:
+        told = "; ".join(claim_words(claim) for claim in view.claims)
+        return f"{told or view.reason.rstrip('.')}. The target, {targets_words(view)}, is not reached."
     judged = [trial for trial in view.proposed if trial.verdict]
     told = f"no change was promoted in {figures.counted(len(judged), 'judged trial')}"
     if any(trial.decision is Decision.PROMOTED for trial in judged):
@@ -271,7 +274,16 @@ def best_confirmed(view: StudyView, trials: list[TrialView]) -> TrialView:
 def _limits_untrained(view: StudyView) -> list[str]:
     if view.built:
         return ["Nothing was trained: whether a model learns from these rows is not shown."]
-    return []
+    if view.measurement is None:
+        return []
+    told = [
+        "The figures are about these weights on rows like these; whether a model was trained on the rows is not known."
+    ]
+    if not view.seal.opened:
+        told.append("The rows may be looked at again: of many models tried on them, the best looks better than it is.")
+    elif view.seal.strength == "policy":
+        told.append("The seal is a rule, not a wall: a program of the same user could have read the rows.")
+    return told
 
 
 def _limits_of_state(view: StudyView) -> list[str]:

@@ -19,6 +19,7 @@ from nightsmith.agent import data_words, dossier
 from nightsmith.agent.goal import GoalSpec
 from nightsmith.agent.materials import DATASET
 from nightsmith.agent.plan import StudyPlan, TrialPlan
+from nightsmith.agent.side_view import Measurement
 from nightsmith.agent.standing import standing
 from nightsmith.agent.view import (
     BestPoint,
@@ -116,6 +117,7 @@ def load(ws: Workspace, study: str, *, jobs: bool = True) -> StudyView:
         warnings=tuple(_said(event) for event in stream if event.kind == "warning"),
         phases=_phases(stream),
         lineage=_lineage(ws, ran, winner_key, dataset),
+        measurement=_read(Measurement, detail.get("measurement")),
         built=dataset.splits if dataset and _builds(spec) else (),
         findings=data_words.findings(dataset) if dataset and _builds(spec) else (),
         other_jobs=_others(ran, trials),

@@ -159,33 +159,41 @@ def outcome(ws: Workspace, study: str, winner: int | None, ended: str) -> tuple[
     """Claims on the sealed split (if it was opened), the outcome, and the particulars for the report."""
     spec = dossier.goal_spec(ws, study)
     promoted = best_promoted(ws, study)
-    claims = _claims(ws, study, winner)
-    found = judge.outcome(claims, promoted=promoted is not None, targets=spec.targets)
-    if found is Outcome.NOT_MET and not claims and not _judged(ws, study):
+    made = claims(ws, study, winner)
+    found = judge.outcome(made, promoted=promoted is not None, targets=spec.targets)
+    if found is Outcome.NOT_MET and not made and not _judged(ws, study):
         found = Outcome.STOPPED
-    told = _reason(found, claims, threshold=has_threshold(ws, study))
-    if winner is not None and not claims:
+    told = _reason(found, made, threshold=has_threshold(ws, study))
+    if winner is not None and not made:
         told = "The sealed evaluation did not finish; the target is undecided."
     detail: dict[str, Any] = {
         "reason": ended or told,
-        "claims": [claim.model_dump(mode="json") for claim in claims],
+        "claims": [claim.model_dump(mode="json") for claim in made],
         "winner": winner if winner is not None else promoted,
-        "seal": {"strength": seal.STRENGTH, "meaning": seal.STRENGTH_MEANING, "opened": bool(claims)},
+        "seal": {"strength": seal.STRENGTH, "meaning": seal.STRENGTH_MEANING, "opened": bool(made)},
     }
-    if claims and winner is not None:
+    if made and winner is not None:
         detail |= {"winner_key": best_seed(ws, study, winner), "reference_key": best_seed(ws, study, 0)}
     return found, detail
 
 
-def _claims(ws: Workspace, study: str, winner: int | None) -> list[Claim]:
+def measured(ws: Workspace, study: str, number: int) -> Scored | str:
+    """The scores of a model that nobody trained here, or why they are no evidence."""
+    rows = _rows(ws, study, number, ("measured", "sealed"))
+    forced = _unfinished(ws, study, number, rows) or _forced(ws, rows, primary_metric(ws, study))
+    return forced.reason if forced else _scored(ws, rows)[0]
+
+
+def claims(ws: Workspace, study: str, winner: int | None) -> list[Claim]:
+    """What the sealed split shows of each target, for one trial against trial 0; none where it was not opened."""
     if winner is None:
         return []
     sides = [_sealed(ws, study, winner), _sealed(ws, study, 0)]
     if not sides[0]:
         return []
     reference = sides[1][0] if sides[1] else None
-    claims = (_claim(sides[0][0], reference, target) for target in dossier.goal_spec(ws, study).targets)
-    return [claim for claim in claims if claim is not None]
+    made = (_claim(sides[0][0], reference, target) for target in dossier.goal_spec(ws, study).targets)
+    return [claim for claim in made if claim is not None]
 
 
 def _claim(candidate: Scored, reference: Scored | None, target: Target) -> Claim | None:

@@ -88,6 +88,8 @@ class Look:
     """The model; of a study from scratch, without meaning."""
     data: Mapping[str, DataLook] = field(default_factory=dict[str, DataLook])
     """By reference."""
+    reference: ModelLook | None = None
+    """The second model of a comparison."""
     sft: Mapping[str, float | int | str] = field(default_factory=dict[str, float | int | str])
     """Arguments of fine-tuning with LoRA that the settings give."""
 
@@ -124,7 +126,16 @@ def look(
         )
         for each in spec.data
     }
-    return Look(look_at_model(spec, cwd, default_model), data, sft or {})
+    second = compared_with(spec)
+    return Look(
+        look_at_model(spec, cwd, default_model), data, look_at_folder(second, cwd) if second else None, sft or {}
+    )
+
+
+def compared_with(spec: GoalSpec) -> str | None:
+    """The second model of a comparison, as the goal names it; None where one alone is measured."""
+    named = (target.relative_to for target in spec.targets if target.relative_to not in (None, "baseline"))
+    return next(named, None) if spec.intent == "compare" else None
 
 
 def _may_be_pairs(spec: GoalSpec) -> bool:
@@ -137,9 +148,14 @@ def look_at_model(spec: GoalSpec, cwd: Path, default_model: str | None) -> Model
     named = blind(spec, default_model).model
     if begins_at_random(spec) or spec.intent == "build_data":
         return named
-    folder = catalogue.resolve(named.name, cwd=cwd)
+    return look_at_folder(named.name, cwd)
+
+
+def look_at_folder(name: str, cwd: Path) -> ModelLook:
+    """A model that is here, by its name. Raises NightsmithError."""
+    folder = catalogue.resolve(name, cwd=cwd)
     ref = ModelRef(path=str(folder), weights_digest=weights_digest(folder))
-    return ModelLook(named.name, ref, model_size(folder))
+    return ModelLook(name, ref, model_size(folder))
 
 
 def look_at(source: Source, *, conversations: bool, pairs: bool = False) -> DataLook:

@@ -100,8 +100,14 @@ def suite(ws: Workspace, study: str, split: Split, fold: int = 0) -> SuiteSpec:
     return suite_of(args.model_copy(update=asked), manifest, ws)
 
 
+def measured_suite(ws: Workspace, study: str) -> SuiteSpec:
+    """What a study that trains nothing evaluates: all that its plan asks for."""
+    manifest, args = manifest_of(ws, study), _sealed_evaluation(dossier.study_plan(ws, study))
+    return suite_of(args.model_copy(update={"max_new_tokens": answer_tokens(manifest)}), manifest, ws)
+
+
 def _sealed_evaluation(plan: StudyPlan) -> Evaluate:
-    """Arguments of the plan's last evaluation: of the winner, on the sealed split."""
+    """Arguments of the plan's last evaluation: of the winner, on the sealed split, or of a model that is measured."""
     args = registry.validate([call for call in plan.calls if call.tool == "evaluate"][-1])
     assert isinstance(args, Evaluate)
     return args

@@ -94,7 +94,9 @@ class StudyPlan(Contract):
     calls: tuple[ToolCall, ...]
     """Typed calls in order: data, training stages, evaluation."""
     model: ModelRef | None = None
-    """What is fine-tuned; unmodified it is the baseline, evaluated once. Null: the baseline is trained from scratch."""
+    """What is fine-tuned, or measured; unmodified it is the baseline. Null: the baseline is trained from scratch."""
+    reference: ModelRef | None = None
+    """What the model is compared with, where two are only measured."""
     recipe: dict[str, float | int | str]
     """Settings of the last training call; trials change single ones of them."""
     space: tuple[Tunable, ...]

@@ -7,13 +7,14 @@ becomes an assumption, in words, in the plan. How a method is planned: `planning
 from collections.abc import Sequence
 from typing import Any
 
-from nightsmith.agent import figures, planning_data, planning_pretrain, planning_sft, sft_costs
+from nightsmith.agent import figures, planning_data, planning_measured, planning_pretrain, planning_sft, sft_costs
 from nightsmith.agent.fitting import Blocked, Fitted, Machine, seeds_per_side
 from nightsmith.agent.goal import GoalSpec
 from nightsmith.agent.looking import Look, begins_at_random, blind, column_notes, long_rows
 from nightsmith.agent.materials import DATASET, SEALED_PER_DEV, dataset_name
 from nightsmith.agent.plan import StudyPlan
 from nightsmith.agent.planning_data import TEXT_SHARES, build_of, refs_of
+from nightsmith.agent.planning_measured import ANSWER_METRICS, PAIR_METRICS, TEXT_METRICS
 from nightsmith.agent.planning_sft import Stage
 from nightsmith.tools.base import ToolCall
 from nightsmith.tools.data.plan import BuildDataset, fitting_shares
@@ -26,11 +27,6 @@ CHAINS = (
     ("grpo",), ("sft", "grpo"), ("pretrain", "sft", "grpo"),
 )  # fmt: skip
 """Stages that this version runs, in order."""
-TEXT_METRICS = ("bits_per_byte", "perplexity", "loss")
-ANSWER_METRICS = ("exact_match", "token_f1", "output_tokens")
-"""Metrics of generated answers."""
-PAIR_METRICS = ("accuracy",)
-"""Metrics of pairs of answers: the share in which the chosen one is likelier."""
 LEAST_DEV_SHARE = 0.01
 """Rows that an earlier stage holds out: nothing looks at them."""
 PRETRAIN_ITEMS, PRETRAIN_BYTES = 384, 4096
@@ -45,6 +41,8 @@ def study_plan(spec: GoalSpec, machine: Machine, look: Look | None = None) -> St
     seen = look or blind(spec, None)
     if spec.intent == "build_data":
         return planning_data.data_plan(spec, machine, seen)
+    if spec.intent != "train":
+        return planning_measured.measured_plan(spec, machine, seen)
     is_alone = spec.methods == ("pretrain",) and begins_at_random(spec)
     return _from_scratch(spec, machine) if is_alone else _staged(spec, machine, seen)
 
@@ -192,7 +190,7 @@ def check_supported(spec: GoalSpec, machine: Machine) -> None:
     if spec.intent == "build_data":
         return planning_data.check_supported(spec)
     if spec.intent != "train":
-        raise Blocked(f"Goals of intent {spec.intent!r} cannot be run by this version yet; it runs 'train'.")
+        return planning_measured.check_supported(spec, machine)
     if tuple(spec.methods) not in CHAINS:
         asked = " then ".join(spec.methods) or "no method"
         known = ", ".join(" then ".join(chain) for chain in CHAINS)

@@ -151,7 +151,7 @@ def _recipe(
     own: dict[str, Any] = {"sft": {"rows": rows}, "dpo": {}, "grpo": _reward(spec)}[method.name]
     if method.name == "sft" and rows == "chat" and adaptation == "lora":
         own |= look.sft
-    args: dict[str, Any] = {"adaptation": adaptation, **own, "max_len": _max_len(look, refs, rows)} | asked
+    args: dict[str, Any] = {"adaptation": adaptation, **own, "max_len": max_len(look, refs, rows)} | asked
     args["model"] = look.model.name if starts else "$previous"
     if args["adaptation"] == "full" and look.model.size.num_params < LORA_FROM_PARAMS:
         args.setdefault("learning_rate", method.small_rate)
@@ -205,8 +205,8 @@ def _epochs(look: Look, refs: Sequence[str], num_rows: float) -> float:
     return EPOCHS if num_rows < ROWS_FOR_ONE_EPOCH else 1
 
 
-def _max_len(look: Look, refs: Sequence[str], rows: str) -> int:
-    """Room for the longest row of the sample, half as long again; texts are cut."""
+def max_len(look: Look, refs: Sequence[str], rows: str) -> int:
+    """Tokens of a row at most: room for the longest one of the sample, half as long again; texts are cut."""
     most = min(LONGEST_LEN, look.model.size.max_len or LONGEST_LEN)
     if rows == "text":
         return min(most, TEXT_LEN)

@@ -3,12 +3,13 @@
 import datetime as dt
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
 
 from nightsmith.agent import literals
 from nightsmith.agent.fitting import Blocked, Machine
-from nightsmith.agent.goal import GoalSpec
+from nightsmith.agent.goal import DataRole, GoalSpec, Intent
 from nightsmith.agent.looking import Look, look
 from nightsmith.agent.plan import StudyPlan
 from nightsmith.agent.planning import check_supported, study_plan
@@ -25,14 +26,18 @@ from nightsmith.trainer.spec import PretrainSpec, RunSpec, SftSpec
 
 FREE_DISK_BYTES = 500 * 2**20
 RECENT_RUNS = 8
+_USED: Mapping[Intent, tuple[DataRole, ...]] = {
+    "train": ("train", "preference"),
+    "build_data": ("train", "preference", "prompts", "replay"),
+}
+"""Roles of which a goal needs data; others take any."""
 MIN_DOCUMENTS, WANTED_ROWS = 200, 400
 LEAST_CHUNK, LARGEST_CHUNK = 256, 2048
 
 
 def preflight(spec: GoalSpec, ws: Workspace, cwd: Path) -> StudyPlan:
     """Check that the goal can be pursued here and plan it. Raises Blocked or ToolError with what would mend it."""
-    trained = ("train", "preference") if spec.intent == "train" else ("train", "preference", "prompts", "replay")
-    if not [d for d in spec.data if d.role in trained]:
+    if (used := _USED.get(spec.intent)) and not [d for d in spec.data if d.role in used]:
         raise Blocked(
             "The goal names no data to train on: a folder, a file, or a built-in source such as python-stdlib."
         )
@@ -73,7 +78,10 @@ def enough_rows(plan: StudyPlan, seen: Look) -> StudyPlan:
 
 
 def _with_chunks(call: ToolCall, seen: Look, said: list[str]) -> ToolCall:
-    looks = [seen.of(ref) for ref in call.args.get("sources", ())] if call.tool == "build_dataset" else []
+    if call.tool != "build_dataset":
+        return call
+    refs = call.args.get("sources") or [*call.args.get("dev_sources", ()), *call.args.get("sealed_sources", ())]
+    looks = [seen.of(ref) for ref in refs]
     num_rows = sum(each.num_rows for each in looks)
     if not looks or num_rows >= MIN_DOCUMENTS or not all(each.is_text for each in looks):
         return call

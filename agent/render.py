@@ -102,7 +102,8 @@ def _data_facts(plan: StudyPlan) -> list[tuple[str, str]]:
     builds = [args for call in plan.calls if isinstance(args := registry.validate(call), BuildDataset)]
     steps = (step.kind for args in builds for step in args.compiled())
     splits = (name for args in builds for name in args.splits())
-    return [("Steps", ", then ".join(steps)), ("Splits", ", ".join(splits))]
+    second = [("Against", plan.reference.path)] if plan.reference else []
+    return [*second, ("Steps", ", then ".join(steps)), ("Splits", ", ".join(splits))]
 
 
 def interpretation(answer: Mapping[str, Any]) -> str:

@@ -79,6 +79,7 @@ def _context(view: StudyView) -> dict[str, object]:
         "audits": side_words.audit_words(view),
         "range_words": side_words.range_words,
         "metric_label": figures.metric_label,
+        "difference_words": partial(side_words.difference_words, view.measurement),
         "guardrails": [figures.target_words(guardrail) for guardrail in (view.spec.guardrails if view.spec else ())],
         "confirmed": [trial for trial in view.proposed if trial.confirm],
         "drawn": bool(curve.points or curve.baseline),

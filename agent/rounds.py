@@ -174,4 +174,5 @@ _phases: dict[str, Callable[[Workspace, State], Go]] = {
     "trials": _after_trials,
     "confirmation": _after_confirmation,
     "sealed": _after_unsealing,
+    "measured": _after_unsealing,
 }

@@ -50,7 +50,7 @@ def own_figures(ws: Workspace, key: str) -> OwnFigures | None:
         split=suite.split,
         num_items=len(scored.items),
         suite_digest=scored.evaluation.suite_digest,
-        metrics={name: _figure(scored.items, name) for name in known},
+        metrics={name: figure(scored.items, name) for name in known},
     )
 
 
@@ -113,11 +113,12 @@ def _compared(view: StudyView, split: _Split) -> SplitPair:
     before, after = (side.items for side in split.sides)
     names = sorted(ORDER, key=lambda name: name != view.metric)
     known = [name for name in names if stats.measures(before, name) and stats.measures(after, name)]
-    pairs = (MetricPair(metric=name, before=_figure(before, name), after=_figure(after, name)) for name in known)
+    pairs = (MetricPair(metric=name, before=figure(before, name), after=figure(after, name)) for name in known)
     return SplitPair(split=split.suite.split, num_items=len(after), metrics=tuple(pairs))
 
 
-def _figure(items: Items, metric: str) -> Figure:
+def figure(items: Items, metric: str) -> Figure:
+    """A metric of one checkpoint by itself, with its two-sided 95 % interval over items."""
     effect = stats.own_effect(items, metric)
     low, high = effect.lower(0.025), effect.upper(0.025)
     return Figure(value=effect.estimate, low=low, high=high)

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from nightsmith.evals.types import Difference, MetricName
 from nightsmith.record.digest import Contract
 
 
@@ -29,6 +30,36 @@ class OwnFigures(Contract):
     """Digest of the suite."""
     metrics: dict[str, Figure]
     """Canonical name -> figure."""
+
+
+class Measured(Contract):
+    """A model that nobody trained here, as it was evaluated."""
+
+    name: str
+    """As the goal names it."""
+    path: str
+    """Its folder."""
+    weights_digest: str
+    """Digest of its weights."""
+    metrics: dict[str, Figure]
+    """Canonical name -> figure, the main one first."""
+
+
+class Measurement(Contract):
+    """What a goal that only measures has found. Intervals are over rows, two-sided, 95 %."""
+
+    main: MetricName
+    """The metric that the goal asks for, or that suits the rows best."""
+    n: int = Field(gt=0)
+    """Rows."""
+    models: tuple[Measured, ...]
+    """One, or two that were compared."""
+    differences: tuple[Difference, ...] = ()
+    """First - second, paired by row; the main metric first. Empty for one model."""
+
+    def difference(self, metric: str) -> Difference | None:
+        """The difference in one metric; None where it cannot be compared."""
+        return next((each for each in self.differences if each.metric == metric), None)
 
 
 class MetricPair(Contract):

@@ -1,7 +1,7 @@
 """What is said of a baseline that is a model as it is, of the rows that were trained on, and of both sides' figures."""
 
 from nightsmith.agent import figures
-from nightsmith.agent.side_view import Figure
+from nightsmith.agent.side_view import Figure, Measurement
 from nightsmith.agent.view import JobView, StudyView
 
 TRAINED_ROWS, TOO_LONG, TRAINED_TOKENS = "data/rows", "data/rows_too_long", "data/trained_tokens"
@@ -66,3 +66,9 @@ def _audited(job: JobView) -> str:
         "has a trained token, and the stop token of every answer is trained. "
         f"It read {figures.count(job.num_tokens)} tokens."
     )
+
+
+def difference_words(measurement: Measurement | None, metric: str) -> str:
+    """`+4.0 points [+1.0 points, +7.0 points]`; `–` where two models cannot be compared by it."""
+    found = measurement.difference(metric) if measurement else None
+    return "–" if found is None else figures.estimated(metric, found.estimate, found.interval)

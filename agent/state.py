@@ -2,8 +2,8 @@
 
 from typing import Literal, TypedDict
 
-Phase = Literal["baseline", "calibration", "trials", "confirmation", "sealed"]
-Role = Literal["baseline", "calibration", "trial", "confirmation", "sealed"]
+Phase = Literal["baseline", "calibration", "trials", "confirmation", "sealed", "measured"]
+Role = Literal["baseline", "calibration", "trial", "confirmation", "sealed", "measured"]
 
 
 class Step(TypedDict):

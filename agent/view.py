@@ -4,7 +4,7 @@ from pydantic import AwareDatetime, JsonValue, computed_field
 
 from nightsmith.agent.goal import GoalSpec
 from nightsmith.agent.plan import StudyPlan, TrialPlan
-from nightsmith.agent.side_view import SideBySide
+from nightsmith.agent.side_view import Measurement, SideBySide
 from nightsmith.agent.standing import Standing
 from nightsmith.evals.types import Claim, Decision, MetricName, Outcome, Verdict
 from nightsmith.record.budget import Amount, Budget
@@ -328,6 +328,8 @@ class StudyView(Contract):
     """Where the time went."""
     lineage: Lineage = Lineage()
     """Digests."""
+    measurement: Measurement | None = None
+    """What models scored that nobody trained here."""
     built: tuple[SplitRecord, ...] = ()
     """Files of a dataset that was the goal itself."""
     findings: tuple[str, ...] = ()

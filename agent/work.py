@@ -59,12 +59,21 @@ def _is_reference(step: Step, plan: StudyPlan) -> bool:
 def job_spec(ws: Workspace, study: str, step: Step) -> RunSpec:
     """The spec of one step: a stage of a trial's training, or an evaluation of a checkpoint."""
     plan = dossier.study_plan(ws, study)
+    if not plan.stages:
+        return measured_spec(ws, study, plan, step)
     if step["checkpoint_of"]:
         suite = materials.suite(ws, study, "sealed", step["fold"])
         return evaluate_model_spec(checkpoint(ws, step["checkpoint_of"]), suite)
     if _is_reference(step, plan) and plan.model is not None:
         return evaluate_model_spec(plan.model, materials.suite(ws, study, "dev"))
     return training_spec(ws, study, plan, step)
+
+
+def measured_spec(ws: Workspace, study: str, plan: StudyPlan, step: Step) -> RunSpec:
+    """The evaluation of a model that nobody trains here: trial 0 is what another one is compared with."""
+    model = plan.reference if plan.reference and step["trial"] == 0 else plan.model
+    assert model is not None, "a plan that measures names a model"
+    return evaluate_model_spec(model, materials.measured_suite(ws, study))
 
 
 def training_spec(ws: Workspace, study: str, plan: StudyPlan, step: Step) -> RunSpec:

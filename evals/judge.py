@@ -18,6 +18,7 @@ from nightsmith.evals.targets import holds, is_absolute, lower_is_better, relate
 from nightsmith.evals.types import (
     Claim,
     Decision,
+    Difference,
     GuardrailCheck,
     MetricName,
     Outcome,
@@ -30,6 +31,10 @@ MIN_SEEDS = 3
 """Seeds a side for any statement about a recipe."""
 LEVEL = 0.05
 """Of screens, intervals and claims; a confirmation uses the alpha spent for it."""
+
+
+_OF_TOKENS = ("loss", "perplexity")
+"""Metrics whose unit is a model's own token."""
 
 
 class NotComparable(NightsmithError):
@@ -203,6 +208,23 @@ def claim(candidate: Scored, reference: Scored | None, target: Target) -> Claim:
         met=holds(target, effect.estimate),
         proven=holds(target, bound),
     )
+
+
+def difference(first: Scored, second: Scored, metric: MetricName) -> Difference:
+    """Two models that were evaluated once each, paired item by item: only the choice of items is by chance.
+
+    Raises NotComparable: other items, a metric that they do not measure or that is infinite, fewer than two items, or
+    tokens of two vocabularies.
+    """
+    if unfit := _unfit(_Comparison([first], [second], metric, (), (), fixed=True)):
+        raise NotComparable(unfit.reason)
+    if metric in _OF_TOKENS and not np.array_equal(first.items.num_tokens, second.items.num_tokens):
+        raise NotComparable(f"{metric} is per token, and the models cut texts into other tokens: use bits_per_byte.")
+    effect = stats.fixed_effect([first.items], second.items, metric)
+    low, high = effect.interval(LEVEL)
+    lower = lower_is_better(metric)
+    better = None if low <= 0 <= high else "first" if (high < 0) == lower else "second"
+    return Difference(metric=metric, estimate=effect.estimate, interval=(low, high), n=effect.n, better=better)
 
 
 def outcome(claims: Sequence[Claim], *, promoted: bool, targets: Sequence[Target]) -> Outcome:

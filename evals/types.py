@@ -220,6 +220,21 @@ class Claim(Contract):
     """The bound meets the target."""
 
 
+class Difference(Contract):
+    """Two models as they are on the same items: first - second."""
+
+    metric: MetricName
+    """Metric that was compared."""
+    estimate: float
+    """First - second, in the metric's unit."""
+    interval: tuple[float, float]
+    """Two-sided 95 % interval of it, paired by item."""
+    n: int = Field(gt=0)
+    """Items."""
+    better: Literal["first", "second"] | None = None
+    """Which one is better; null: the interval holds 0, so that no difference is shown."""
+
+
 class Outcome(StrEnum):
     """How a study ended."""
 

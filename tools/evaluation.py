@@ -110,9 +110,11 @@ def chat_suite(
 def answer_tokens(manifest: Manifest, *, at_most: int = 256) -> int:
     """Longest answer to decode: no shorter than the longest reference answer of train and dev, up to `at_most` tokens.
 
-    A token stands for one byte or more, so that bytes bound tokens; an unmodified model that never stops is cut there.
+    Of a dataset that has neither, of what there is. A token stands for one byte or more, so that bytes bound tokens; an
+    unmodified model that never stops is cut there.
     """
-    longest = max((manifest.split(name).max_answer_bytes or 0 for name in ("train", "dev")), default=0)
+    seen = [split for split in manifest.splits if split.name in ("train", "dev")] or manifest.splits
+    longest = max((split.max_answer_bytes or 0 for split in seen), default=0)
     return min(at_most, max(LEAST_ANSWER_TOKENS, longest + SPARE_ANSWER_TOKENS))
 
 

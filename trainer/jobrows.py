@@ -11,8 +11,9 @@ from nightsmith.record.errors import NightsmithError
 from nightsmith.record.workspace import Workspace
 from nightsmith.trainer.spec import LaunchSpec, RunResult, RunSpec
 
-Role = Literal["baseline", "calibration", "trial", "confirmation", "sealed", "stage", "manual"]
-"""`stage`: an earlier stage of a run; its checkpoint goes into the next one, and only the last one is judged."""
+Role = Literal["baseline", "calibration", "trial", "confirmation", "sealed", "stage", "manual", "measured"]
+"""`stage`: an earlier stage of a run; its checkpoint goes into the next one, and only the last one is judged.
+`measured`: a model as it is, which nobody trains."""
 STARTED = "STARTED"
 """State of a job from its intent to its settlement; then its state is the RunStatus it ended with."""
 

@@ -25,8 +25,8 @@ FEWEST_ROWS = 24
 class BuildDataset(ToolArgs):
     """Read sources, drop duplicates and what is too short or long, and publish train, dev and sealed splits."""
 
-    sources: tuple[str, ...] = Field(min_length=1, max_length=32)
-    """Folders, files, globs, built-in sources, or the words a goal uses for them."""
+    sources: tuple[str, ...] = Field(default=(), max_length=32)
+    """Folders, files, globs, built-in sources, or the words a goal uses for them; empty: all rows only evaluate."""
     rows: Literal["text", "chat", "preference"] = "text"
     """`text`: a row is a text; `chat`: a conversation of prompt and answer, or of several turns; `preference`: two
     answers to one prompt, the first preferred (rows that only evaluate may be conversations)."""
@@ -93,6 +93,8 @@ class BuildDataset(ToolArgs):
 
     @model_validator(mode="after")
     def _roles_are_apart(self) -> "BuildDataset":
+        if not self.by_role():
+            raise ValueError("no source is given: name sources, or dev_sources or sealed_sources that only evaluate")
         roles: dict[str, set[str]] = {}
         for role, ref in self.by_role():
             roles.setdefault(ref, set()).add(role)
@@ -160,6 +162,9 @@ class BuildDataset(ToolArgs):
 
     def splits(self) -> tuple[str, ...]:
         """Names of the splits that are published."""
+        if not self.sources:
+            held = (("dev", self.dev_sources), ("fold0", self.sealed_sources))
+            return tuple(name for name, refs in held if refs)
         if self.sealed_sources:
             return ("train", "dev", "fold0")
         folds = tuple(f"fold{index}" for index in range(self.num_folds)) if self.sealed_share else ()

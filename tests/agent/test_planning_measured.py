@@ -1,0 +1,87 @@
+"""Plans of goals that only measure, and what they refuse."""
+
+import csv
+
+import pytest
+from tiny_models import write_model
+
+from nightsmith.agent.fitting import Blocked, Machine
+from nightsmith.agent.goal import DataRef, GoalSpec, PipelineRequest, Setting
+from nightsmith.agent.planning import study_plan
+from nightsmith.agent.preflight import preflight
+from nightsmith.evals.types import Target
+from nightsmith.record.budget import Budget
+from nightsmith.record.errors import NightsmithError
+from nightsmith.record.workspace import open_workspace
+
+MATCH = Target(metric="exact_match", op=">=", value=0.8)
+
+
+@pytest.fixture
+def here(tmp_path):
+    write_model(tmp_path / "tiny-llama")
+    with (tmp_path / "faq.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["question", "answer"])
+        table.writerows([f"What is {number} plus one?", str(number + 1)] for number in range(40))
+    return tmp_path
+
+
+def asked(**more) -> GoalSpec:
+    known = {"intent": "evaluate", "model": "./tiny-llama", "data": (DataRef(ref="./faq.csv", role="eval"),)}
+    return GoalSpec(goal="x", **(known | more))
+
+
+def planned(here, **more):
+    return preflight(asked(**more), open_workspace(here / ".nightsmith"), here)
+
+
+def test_without_a_metric_answers_are_measured_by_exact_match_and_the_plan_says_so(here):
+    plan = planned(here)
+    assert "No metric is named: exact match is told first." in plan.assumptions
+    assert plan.calls[-1].args | {"split": "dev", "kind": "chat", "answers": True} == plan.calls[-1].args
+    assert plan.stages == ()
+
+
+def test_a_threshold_makes_the_rows_sealed(here):
+    plan = planned(here, targets=(MATCH,))
+    assert plan.calls[-1].args["split"] == "sealed"
+    assert plan.calls[1].args["sealed_sources"] == ["./faq.csv"]
+
+
+def test_a_sample_that_the_goal_asks_for_is_what_is_evaluated(here):
+    plan = planned(here, pipeline=(PipelineRequest(step="sample", amount=10, unit="rows"),))
+    assert plan.calls[-1].args["max_items"] == 10
+    assert any("Of about 40 rows 10 are evaluated" in said for said in plan.assumptions)
+
+
+def test_more_rows_than_the_time_holds_are_not_evaluated(here):
+    assert study_plan(asked(), Machine()).calls[-1].args["max_items"] < 2000
+    with pytest.raises(Blocked, match="do not hold an evaluation"):
+        planned(here, budget=Budget(wall_clock_s=20))
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"data": ()}, "Benchmarks are not built in"),
+        ({"targets": (Target(metric="accuracy", op="max", task="mmlu"),)}, "'mmlu' is a benchmark by name"),
+        ({"targets": (Target(metric="win_rate", op="max"),)}, "use bits_per_byte, perplexity, loss, exact_match"),
+        ({"targets": (Target(metric="accuracy", op="max"),)}, "prompts and answers; use"),
+        ({"targets": (Target(metric="exact_match", op=">=", value=0.0, relative_to="./b"),)}, "Ask for a comparison"),
+        ({"guardrails": (MATCH,)}, "a guardrail too"),
+        ({"methods": ("sft",)}, "training too"),
+        ({"settings": (Setting(name="epochs", value=3),)}, "settings too"),
+        ({"pipeline": (PipelineRequest(step="redact_pii"),)}, "possible are dedup and sample"),
+        ({"model": "./tiny-lama"}, "Did you mean 'tiny-llama'"),
+        ({"intent": "compare"}, "needs two models"),
+        ({"intent": "compare", "targets": (MATCH,)}, "the goal names ./tiny-llama"),
+        (
+            {"intent": "compare", "targets": (Target(metric="loss", op="min", relative_to="./tiny-llama"),)},
+            "hold the same weights",
+        ),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_with_a_way_out(here, more, said):
+    with pytest.raises(NightsmithError, match=said):
+        planned(here, **more)
