@@ -255,6 +255,8 @@ def _progress(view: StudyView) -> str:
     judged = sum(1 for trial in view.proposed if trial.verdict)
     allowed = f" of at most {view.plan.max_trials}" if view.plan else ""
     running = f", {figures.counted(len(view.running), 'job')} running" if view.running else ""
+    if not view.trains:
+        return f"the study {_STANDING[view.standing]}{running}"
     return f"the study {_STANDING[view.standing]}, {judged}{allowed} trials judged{running}"
 
 

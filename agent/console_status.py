@@ -19,7 +19,7 @@ _PHASES = {
     "trial_proposed": "trials", "verdict": "trials", "unsealed": "seal", "outcome": "ended",
 }  # fmt: skip
 _ROLES = {"baseline": "baseline", "calibration": "baseline", "trial": "trials", "confirmation": "confirmation",
-          "sealed": "seal"}  # fmt: skip
+          "sealed": "seal", "measured": "evaluation"}  # fmt: skip
 
 
 @dataclass

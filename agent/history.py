@@ -82,7 +82,8 @@ def load(ws: Workspace, study: str, *, jobs: bool = True) -> StudyView:
     winner_key = _winner_key(detail, ran)
     spec = _read(GoalSpec, row.spec)
     trials = _trials(ws, study, ran)
-    metric = _metric(spec, trials)
+    measurement = _read(Measurement, detail.get("measurement"))
+    metric = measurement.main if measurement else _metric(spec, trials)
     lower = targets.lower_is_better(metric, spec.targets if spec else ())
     baseline, dataset = _baseline(ran, metric), _dataset(ws, study)
     return StudyView(
@@ -117,7 +118,7 @@ def load(ws: Workspace, study: str, *, jobs: bool = True) -> StudyView:
         warnings=tuple(_said(event) for event in stream if event.kind == "warning"),
         phases=_phases(stream),
         lineage=_lineage(ws, ran, winner_key, dataset),
-        measurement=_read(Measurement, detail.get("measurement")),
+        measurement=measurement,
         built=dataset.splits if dataset and _builds(spec) else (),
         findings=data_words.findings(dataset) if dataset and _builds(spec) else (),
         other_jobs=_others(ran, trials),

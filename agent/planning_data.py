@@ -14,6 +14,7 @@ from nightsmith.tools.data.requests import with_requests
 
 TEXT_SHARES = (0.1, 0.3, 4)
 """Of rows of text: share of dev, of all sealed folds together, and their number; each serves the look of one study."""
+NOT_SEEN = "Nobody has looked at the data: what its rows are is a guess until `plan --check`, or a run, looks."
 BUILD_BYTES_PER_S = 5e6
 """Read, hashed, placed and written; measured builds on one core do more."""
 
@@ -48,6 +49,8 @@ def inspections(spec: GoalSpec) -> tuple[ToolCall, ...]:
 
 def rows_kind(look: Look, refs: Sequence[str]) -> tuple[str, list[str]]:
     """As what the rows of all sources can be read: pairs of answers, conversations, else texts; and why texts."""
+    if not look.data:
+        return "text", [NOT_SEEN]
     seen = [look.of(ref) for ref in refs]
     if all(each.has_pairs for each in seen):
         return "preference", []

@@ -9,7 +9,7 @@ from nightsmith.agent.fitting import LEAST_LIMIT_S, LIMIT_FACTOR, REPORT_S, SHAR
 from nightsmith.agent.goal import GoalSpec
 from nightsmith.agent.looking import Look, column_notes, compared_with
 from nightsmith.agent.plan import Estimate, StudyPlan
-from nightsmith.agent.planning_data import build_of, inspections, rows_kind
+from nightsmith.agent.planning_data import NOT_SEEN, build_of, inspections, rows_kind
 from nightsmith.agent.planning_sft import Stage
 from nightsmith.evals.types import Target
 from nightsmith.tools.base import ToolCall
@@ -23,6 +23,7 @@ MODEL, REFERENCE = "$model", "$reference"
 """Names, in a plan, of what is measured and of what it is compared with."""
 WITHOUT_BUDGET_S = 1800.0
 """A goal that names no time has so many rows evaluated as fit into this."""
+MOST_ITEMS = 10**7
 ANSWER_BYTES, TEXT_BYTES = 2048, 4096
 """Bytes of an item that are scored by likelihood: of an answer, of a text."""
 
@@ -30,7 +31,7 @@ ANSWER_BYTES, TEXT_BYTES = 2048, 4096
 def measured_plan(spec: GoalSpec, machine: Machine, look: Look) -> StudyPlan:
     """The plan: rows that only evaluate, and one evaluation a model. Raises Blocked, or ToolError."""
     refs = tuple(dict.fromkeys(data.ref for data in spec.data))
-    rows, said = rows_kind(look, refs)
+    rows, said = rows_kind(look, refs) if look.data else _unseen(spec)
     _check_metrics(spec, rows)
     look = _for_both(look)
     sealed = any(target.value is not None for target in spec.targets)
@@ -57,6 +58,13 @@ def measured_plan(spec: GoalSpec, machine: Machine, look: Look) -> StudyPlan:
         ),
         assumptions=tuple(notes),
     )  # fmt: skip
+
+
+def _unseen(spec: GoalSpec) -> tuple[str, list[str]]:
+    """As what rows are taken that nobody has looked at: as what the goal's metrics need."""
+    metrics = {target.metric for target in spec.targets}
+    rows = "preference" if metrics & {*PAIR_METRICS} else "chat" if metrics & {*ANSWER_METRICS} else "text"
+    return rows, [NOT_SEEN]
 
 
 def main_metric(spec: GoalSpec, rows: str) -> str:
@@ -158,7 +166,7 @@ def _suite(
     """Arguments of the evaluations, and what one takes: all rows, or as many as the goal or its time allows."""
     stage = Stage("sft", rows, refs, {"max_len": planning_sft.max_len(look, refs, rows), "adaptation": "full"})
     speed = sft_costs.speeds(machine, look, (stage,))
-    one = sft_costs.item_s(look, stage, speed)
+    one = sft_costs.item_s(look, stage, speed) if rows != "text" else _text_s(look, refs, speed.forward)
     there = sum(look.of(ref).num_rows for ref in refs)
     wanted, wall = _wanted(spec, there), wall_s(spec, machine)
     wall = WITHOUT_BUDGET_S if math.isinf(wall) else wall
@@ -168,11 +176,18 @@ def _suite(
         raise Blocked(f"{wall:.0f} s do not hold an evaluation: a row takes about {one:.1f} s. Give more time.")
     items = max(2, min(wanted, room))
     said = [f"Of about {there:,} rows {items:,} are evaluated, the first by row id."] if items < there else []
-    suite: dict[str, Any] = {"max_items": max(items, there) if items == there else items}
+    whole = items == there and there == wanted  # rows were counted roughly, and few texts are cut into more
+    suite: dict[str, Any] = {"max_items": min(max(room, there), MOST_ITEMS) if whole else items}
     suite |= {"seq_len": stage.recipe["max_len"], "max_bytes": TEXT_BYTES if rows == "text" else ANSWER_BYTES}
     if rows != "text":
         suite |= {"kind": "chat", "answers": True, "pairs": rows == "preference"}
     return suite, _Cost(sft_costs.EVALUATION_START_S + items * one, speed.basis, tuple(said))
+
+
+def _text_s(look: Look, refs: tuple[str, ...], tokens_per_s: float) -> float:
+    """Seconds to read what is scored of one text."""
+    num_bytes = sum(look.of(ref).num_bytes for ref in refs) / max(1, sum(look.of(ref).num_rows for ref in refs))
+    return max(1.0, min(num_bytes, TEXT_BYTES) / look.model.size.bytes_per_token) / tokens_per_s
 
 
 def _wanted(spec: GoalSpec, there: int) -> int:
@@ -186,6 +201,8 @@ def _wanted(spec: GoalSpec, there: int) -> int:
 
 def _notes(spec: GoalSpec, look: Look, rows: str) -> list[str]:
     told: list[str] = []
+    if rows == "text":
+        told.append(f"Of each text at most {TEXT_BYTES:,} bytes are scored, from its beginning.")
     if spec.model is None:
         told.append(f"No model is named: {look.model.name} is evaluated.")
     if not spec.targets:

@@ -86,7 +86,8 @@ def _with_chunks(call: ToolCall, seen: Look, said: list[str]) -> ToolCall:
     if not looks or num_rows >= MIN_DOCUMENTS or not all(each.is_text for each in looks):
         return call
     chunk = max(LEAST_CHUNK, min(LARGEST_CHUNK, sum(each.num_bytes for each in looks) // WANTED_ROWS))
-    said.append(f"The data are {num_rows} documents: cut into rows of {chunk} bytes, so that some can be held out.")
+    why = "some can be held out" if call.args.get("sources") else "there are enough to measure on"
+    said.append(f"The data are {num_rows} documents: cut into rows of {chunk} bytes, so that {why}.")
     return call.model_copy(update={"args": call.args | {"chunk_bytes": chunk}})
 
 

@@ -19,12 +19,14 @@ PLAIN = "Evaluate ./tiny-llama on ./seen.csv, no training."
 SEEN = "Only evaluate ./tiny-llama on ./seen.csv: is exact match at least 0.8?"
 BOUND = "Only evaluate ./tiny-llama on ./faq.csv: is exact match at least 0.8?"
 PAIRED = "Compare ./tiny-llama with ./tiny-qwen on ./faq.csv by bits per byte; which is better?"
+AHEAD = "Compare ./tiny-qwen with ./tiny-llama on ./more.csv: bits per byte at least 0.01 below ./tiny-llama."
+GOALS = (PLAIN, BOUND, BOUND, PAIRED, SEEN, AHEAD)
 
 
-def reading(goal, do, *, metric=None, op=None, value=None, to=None):
+def reading(goal, do, *, metric=None, op=None, value=None, to=None, model="./tiny-llama"):
     found = {candidate.value: candidate.id for candidate in reversed(literals.find(goal))}
-    data = found.get("./faq.csv") or found["./seen.csv"]
-    wire = {"s": "ready", "do": do, "model": found["./tiny-llama"], "data": [{"r": data, "as": "eval"}]}
+    data = next(found[name] for name in ("./faq.csv", "./seen.csv", "./more.csv") if name in found)
+    wire = {"s": "ready", "do": do, "model": found[model], "data": [{"r": data, "as": "eval"}]}
     if metric:
         target = {"m": metric, "op": op}
         target |= {"v": found[value]} if value else {}
@@ -34,22 +36,24 @@ def reading(goal, do, *, metric=None, op=None, value=None, to=None):
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory):
-    """Five studies in one workspace: a figure, a threshold, the same again, a comparison, one on known rows."""
+    """Six studies: a figure, a threshold, it again, a comparison, a threshold on known rows, one for a difference."""
     bound = reading(BOUND, "evaluate", metric="exact_match", op=">=", value=0.8)
     paired = reading(PAIRED, "compare", metric="bits_per_byte", op="min", to="./tiny-qwen")
     seen = reading(SEEN, "evaluate", metric="exact_match", op=">=", value=0.8)
-    answers = (reading(PLAIN, "evaluate"), bound, bound, paired, seen)
+    told = {"metric": "bits_per_byte", "op": "<=", "value": -0.01, "to": "./tiny-llama", "model": "./tiny-qwen"}
+    ahead = reading(AHEAD, "compare", **told)
+    answers = (reading(PLAIN, "evaluate"), bound, bound, paired, seen, ahead)
     with tiny_study.bench(tmp_path_factory.mktemp("measured"), *answers) as bench:
         write_model(bench.folder / "tiny-llama")
         write_model(bench.folder / "tiny-qwen", "qwen3_moe")
-        for name, first in (("faq.csv", 0), ("seen.csv", 50)):
+        for name, first in (("faq.csv", 0), ("seen.csv", 50), ("more.csv", 100)):
             with (bench.folder / name).open("w", newline="") as file:
                 table = csv.writer(file)
                 table.writerow(["question", "answer"])
                 table.writerows(
                     [f"What is {first + number} plus one?", str(first + number + 1)] for number in range(30)
                 )
-        yield bench, [bench.run("run", goal, "--yes", "--json") for goal in (PLAIN, BOUND, BOUND, PAIRED, SEEN)]
+        yield bench, [bench.run("run", goal, "--yes", "--json") for goal in GOALS]
 
 
 def test_a_model_is_evaluated_on_every_row_and_ends_done_with_figure_interval_and_n(ended):
@@ -87,6 +91,16 @@ def test_no_threshold_is_proven_on_rows_whose_figures_are_known(ended):
     assert runs[4].returncode == 3
     assert "were evaluated already, first by job" in bench.show("s5")["reason"]
     assert jobrows.rows(open_workspace(bench.workspace), "s5") == []
+
+
+def test_a_difference_with_a_threshold_is_claimed_by_the_paired_bound_on_sealed_rows(ended):
+    bench, runs = ended
+    shown = bench.show("s6")
+    (claim,) = shown["claims"]
+    outcome = "PROVEN" if claim["bound"] <= -0.01 else "MET" if claim["estimate"] <= -0.01 else "NOT_MET"
+    assert claim["estimate"] == pytest.approx(shown["measurement"]["differences"][0]["estimate"])
+    assert (shown["outcome"], runs[5].returncode) == (outcome, 3 if outcome == "NOT_MET" else 0), runs[5].stderr
+    assert shown["seal"]["opened"]
 
 
 def test_two_models_are_compared_row_by_row_and_the_verdict_follows_from_the_interval(ended):

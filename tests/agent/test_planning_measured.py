@@ -43,6 +43,12 @@ def test_without_a_metric_answers_are_measured_by_exact_match_and_the_plan_says_
     assert plan.stages == ()
 
 
+def test_a_plan_of_data_that_nobody_looked_at_says_that_its_rows_are_a_guess():
+    plan = study_plan(asked(targets=(MATCH,)), Machine())
+    assert any("Nobody has looked at the data" in said for said in plan.assumptions)
+    assert plan.calls[-1].args["kind"] == "chat"
+
+
 def test_a_threshold_makes_the_rows_sealed(here):
     plan = planned(here, targets=(MATCH,))
     assert plan.calls[-1].args["split"] == "sealed"
@@ -56,9 +62,21 @@ def test_a_sample_that_the_goal_asks_for_is_what_is_evaluated(here):
 
 
 def test_more_rows_than_the_time_holds_are_not_evaluated(here):
-    assert study_plan(asked(), Machine()).calls[-1].args["max_items"] < 2000
+    plan = study_plan(asked(budget=Budget(wall_clock_s=60)), Machine())
+    assert plan.calls[-1].args["max_items"] < 2000
+    assert plan.estimate.total_s <= 60
     with pytest.raises(Blocked, match="do not hold an evaluation"):
         planned(here, budget=Budget(wall_clock_s=20))
+
+
+def test_few_texts_are_cut_and_every_row_of_them_is_evaluated(here):
+    (here / "notes").mkdir()
+    for number in range(10):
+        (here / "notes" / f"{number}.txt").write_text(f"page {number} says nothing new\n" * 100)
+    plan = planned(here, data=(DataRef(ref="./notes", role="eval"),))
+    assert plan.calls[1].args["chunk_bytes"] >= 256
+    assert plan.calls[-1].args["max_items"] >= 10 * 3000 / plan.calls[1].args["chunk_bytes"]
+    assert "Of each text at most 4,096 bytes are scored, from its beginning." in plan.assumptions
 
 
 @pytest.mark.parametrize(

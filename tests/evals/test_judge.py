@@ -266,3 +266,29 @@ def test_verdicts_and_claims_survive_canonical_json():
     assert type(verdict).model_validate_json(verdict.model_dump_json()) == verdict
     assert type(made).model_validate_json(made.model_dump_json()) == made
     assert verdict.digest() != made.digest()
+
+
+def test_two_models_that_are_alike_are_told_apart_no_more_often_than_the_level():
+    rng, told = np.random.default_rng(5), 0
+    for _ in range(400):
+        world = SimulatedRecipes(rng, num_items=32)
+        told += judge.difference(world.run(seed_sd=0.0), world.run(seed_sd=0.0), BPB).better is not None
+    assert told / 400 <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 400)
+
+
+def test_the_better_of_two_models_is_the_same_in_either_order():
+    world = recipes(6)
+    good, bad = world.run(-0.2, seed_sd=0.0), world.run(seed_sd=0.0)
+    first, second = judge.difference(good, bad, BPB), judge.difference(bad, good, BPB)
+    assert (first.better, second.better) == ("first", "second")
+    assert first.estimate == pytest.approx(-second.estimate)
+    assert first.interval == pytest.approx(tuple(-end for end in reversed(second.interval)))
+
+
+def test_loss_is_not_compared_between_models_that_cut_texts_into_other_tokens():
+    world = recipes(7)
+    one, other = world.run(), world.run()
+    cut = Items(other.items.row_id, other.items.nll_nats, other.items.num_tokens + 1, other.items.num_bytes)
+    with pytest.raises(judge.NotComparable, match="use bits_per_byte"):
+        judge.difference(one, scored(cut, "other"), "loss")
+    assert judge.difference(one, scored(cut, "other"), BPB).n == 64
