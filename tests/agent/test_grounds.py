@@ -136,3 +136,13 @@ def test_a_goal_without_a_word_of_the_reason_is_not_blocked_for_it(goal: str, re
     with pytest.raises(WireError, match=reason):
         wire.expand({"s": "blocked", "why": [reason]}, goal, ())
     assert reason not in json.dumps(wire_schema.narrowed((), (), grounds.told_reasons(goal)))
+
+
+def test_a_goal_that_only_says_what_must_not_get_worse_is_asked_for_its_target():
+    goal = "Fine-tune ./a on t.csv; accuracy on old.csv must stay at 0.8"
+    found = literals.find(goal)
+    keep = {"m": "accuracy", "op": ">=", "v": 0.8, "data": "old.csv"}
+    answer = wire.ground({"s": "ready", **WORK, "model": "./a", "data": [{"r": "t.csv"}], "keep": [keep]}, found)
+    with pytest.raises(Missing) as refused:
+        wire.expand(answer, goal, found)
+    assert refused.value.asks == "targets"
