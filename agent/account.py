@@ -40,10 +40,9 @@ def outcome_sentence(view: StudyView) -> str:
     name = view.outcome.value.replace("_", " ")
     sentences = {
         Outcome.PROVEN: _claimed,
-        Outcome.MET: _claimed,
+        Outcome.MET: _claimed if view.claims else _done,
         Outcome.IMPROVED: _improved,
         Outcome.NOT_MET: _not_met,
-        Outcome.DONE: _done,
         Outcome.STOPPED: _ended,
         Outcome.BLOCKED: _ended,
     }

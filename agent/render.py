@@ -31,7 +31,7 @@ _TIME = len("22:00:00 ")
 _LINES = 12
 """Refusals and warnings of a study that `show` prints without being asked for all."""
 _STYLES = {
-    "PROVEN": "bold green", "MET": "bold green", "IMPROVED": "bold green", "DONE": "bold green",
+    "PROVEN": "bold green", "MET": "bold green", "IMPROVED": "bold green",
     "PROMOTED": "green", "FINISHED": "green",
     "REJECTED": "red", "TAMPERED": "bold red", "BLOCKED": "bold red", "INCONCLUSIVE": "yellow", "UNVERIFIED": "yellow",
     "NOT_MET": "bold yellow", "STOPPED": "bold yellow",

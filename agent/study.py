@@ -273,5 +273,5 @@ def exit_code(ws: Workspace, study: str, ending: Ending) -> int:
         return 5
     targets = GoalSpec.model_validate(row.spec).targets if row.spec else ()
     open_ended = bool(targets) and all(target.value is None for target in targets)
-    good = outcome in (Outcome.PROVEN, Outcome.MET, Outcome.DONE) or (outcome is Outcome.IMPROVED and open_ended)
+    good = outcome in (Outcome.PROVEN, Outcome.MET) or (outcome is Outcome.IMPROVED and open_ended)
     return 0 if good else 3

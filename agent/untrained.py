@@ -78,7 +78,7 @@ def outcome(ws: Workspace, study: str, ended: str) -> tuple[Outcome, dict[str, A
         return Outcome.STOPPED, {"reason": ended or dossier.STOPPED}
     plan = dossier.study_plan(ws, study)
     if plan.model is None:
-        return Outcome.DONE, {"reason": data_words.built(manifest_of(ws, study))}
+        return Outcome.MET, {"reason": data_words.built(manifest_of(ws, study))}
     return _measured(ws, study, plan)
 
 
@@ -93,7 +93,7 @@ def _measured(ws: Workspace, study: str, plan: StudyPlan) -> tuple[Outcome, dict
         return Outcome.STOPPED, {"reason": str(refusal)}
     targets = [target for target in dossier.goal_spec(ws, study).targets if target.value is not None]
     claims = [c for c in judging.claims(ws, study, measuring.numbers(plan)[0]) if c.target in targets]
-    ending = judge.outcome(claims, promoted=False, targets=targets) if targets else Outcome.DONE
+    ending = judge.outcome(claims, promoted=False, targets=targets) if targets else Outcome.MET
     detail: dict[str, Any] = {"claims": [claim.model_dump(mode="json") for claim in claims]}
     detail |= {"measurement": told.model_dump(mode="json"), "reason": measuring.sentence(told)}
     detail["seal"] = {"strength": seal.STRENGTH, "meaning": seal.STRENGTH_MEANING, "opened": bool(claims)}

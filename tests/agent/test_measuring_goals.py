@@ -62,7 +62,7 @@ def test_a_model_is_evaluated_on_every_row_and_ends_done_with_figure_interval_an
     shown, ws = bench.show("s1"), open_workspace(bench.workspace)
     (job,) = jobrows.rows(ws, "s1")
     scored = read_scored(ws.run_dir(job.key), job.result.evaluation)
-    assert (shown["outcome"], shown["measurement"]["n"], shown["measurement"]["main"]) == ("DONE", 30, "exact_match")
+    assert (shown["outcome"], shown["measurement"]["n"], shown["measurement"]["main"]) == ("MET", 30, "exact_match")
     (model,) = shown["measurement"]["models"]
     for metric, figure in model["metrics"].items():
         assert figure == side_by_side.figure(scored.items, metric).model_dump()
