@@ -44,7 +44,6 @@ def test_a_question_is_answered_from_the_record(asked, question, words):
     assert words in (asked(question) or "")
 
 
-@pytest.mark.xfail(reason="the shipped adapter takes half of what is off the point for a question about the study")
 @pytest.mark.slow
 def test_what_the_record_cannot_know_is_not_answered(asked):
     assert asked("who is the president of France?") is None
