@@ -33,9 +33,9 @@ def test_from_a_goal_without_a_target_to_a_result_over_a_killed_terminal(termina
     terminal.wait_for(r"goal › $", SOON_S)
     terminal.type(GOAL)
     terminal.wait_for(r"Which metric should reach which value.*allows\] ›", PLANNER_S)
-    terminal.type("bits per byte at least 0.1 below the baseline")
+    terminal.type("bits per byte at least 7.5 below the baseline")
     card = terminal.wait_for(r"Plan of s1.*\[a\]pprove", PLANNER_S)
-    assert "Target bits per byte at least 0.1000 below the baseline" in card
+    assert "Target bits per byte at least 7.5000 below the baseline" in card
     assert "Budget 3 trials, 10 min 00 s" in card
 
     terminal.type("e trials 0")
