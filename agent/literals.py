@@ -84,11 +84,7 @@ def _read(text: str) -> list[Reading]:
     masked = mask(text, [*fixed, *(reading for reading in times if reading.rule is None)])
     numbers = number_readings.numbers(masked, text)
     plain = mask(masked, [reading for reading in numbers if reading.unit])
-    asked = [
-        *phrases.commands(text),
-        *phrases.rewards(plain),
-        *phrases.language_pairs(masked),
-    ]
+    asked = [*phrases.commands(text), *phrases.rewards(plain), *phrases.language_pairs(masked)]
     named = [
         *phrases.own_models(masked),
         *phrases.data_phrases(plain),
